@@ -1,0 +1,1 @@
+"""Sub-commands of `jaxformers`: a file here that defines `add_parser(subparsers)` is a command."""
