@@ -1,0 +1,29 @@
+"""Errors the library raises on purpose; each message says what was found, what was expected and what to do."""
+
+
+class JaxformersError(Exception):
+    """The parent of every error of this library."""
+
+
+class CheckpointError(JaxformersError, ValueError):
+    """A weight file, or a tensor in it, is missing, damaged or not what the model needs."""
+
+
+class UnsafePickleError(CheckpointError):
+    """A pickled checkpoint asks for something other than plain tensors."""
+
+
+class ConfigError(JaxformersError, ValueError):
+    """A configuration is wrong or asks for what the library does not do."""
+
+
+class UnknownOption(ConfigError):
+    """A configuration key that changes behaviour is not read by the model's family."""
+
+
+class UnknownModelType(ConfigError):
+    """No family is registered for this model type."""
+
+
+class MissingExtra(JaxformersError, ImportError):
+    """An optional package is needed and not installed."""
