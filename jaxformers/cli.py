@@ -6,6 +6,7 @@ import os
 import pkgutil
 import signal
 import sys
+from typing import NoReturn
 
 from jaxformers import __version__, commands
 
@@ -18,13 +19,16 @@ EPILOG = """examples:
 `jaxformers COMMAND --help` shows the options and examples of one command."""
 
 
-class CommandError(Exception):
-    """A mistake of the caller: shown as one line, without a traceback."""
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
 
 
 def parser() -> argparse.ArgumentParser:
     """Build the parser from the files in jaxformers/commands."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="jaxformers",
         description="Hugging Face checkpoints as pure JAX functions.",
         epilog=EPILOG,
@@ -48,8 +52,9 @@ def one_line(error: BaseException) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command. Returns 0, 2 for an error (one line on stderr), 130 when interrupted."""
-    options = parser().parse_args(argv)
+    options = argparse.Namespace(command="", traceback=False)
     try:
+        options = parser().parse_args(argv)
         status = options.run(options) or 0
         sys.stdout.flush()
         return status
@@ -63,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if options.traceback:
             raise
-        print(f"jaxformers {options.command}: error: {one_line(error)}", file=sys.stderr)
+        print(f"{' '.join(filter(None, ['jaxformers', options.command]))}: error: {one_line(error)}", file=sys.stderr)
         return 2
 
 

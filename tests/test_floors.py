@@ -42,6 +42,7 @@ ALLOWED = {
 # Only these may name another framework, and only inside functions.
 FOREIGN = {"torch", "transformers", "tensorflow", "sentence_transformers"}
 FOREIGN_ALLOWED = ("jaxformers/commands/parity.py", "jaxformers/export/")
+JAX_ALLOWED = {"jaxformers/processing/batch.py"}  # return_tensors="jax" hands over jax arrays
 LIMITS = {"jaxformers": 300, "kernels": 600}
 
 FILES = sorted([*LIBRARY.rglob("*.py"), *KERNELS.rglob("*.py")])
@@ -89,7 +90,7 @@ def broken_rules(path: Path) -> list[str]:
             problems.append(f"{where} imports {target}: say jaxformers.kernels")
         if top in FOREIGN and not where.startswith(FOREIGN_ALLOWED):
             problems.append(f"{where} imports {target}: the library runs without it")
-        if here == "processing" and top in {"jax", "jaxlib", "flax"}:
+        if here == "processing" and top in {"jax", "jaxlib", "flax"} and where not in JAX_ALLOWED:
             problems.append(f"{where} imports {target}: processing is numpy in, numpy out")
         if here == "kernels" and top in {"flax", "optax", "orbax", "einops"}:
             problems.append(f"{where} imports {target}: kernels know jax only")

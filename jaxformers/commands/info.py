@@ -1,0 +1,121 @@
+"""`jaxformers info`: what a checkpoint holds, read from its headers alone."""
+
+import argparse
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+EXAMPLES = """examples:
+  jaxformers info ./minilm
+  jaxformers info ./llama --depth 4
+  jaxformers info ./llama --json | jq .parameters
+
+Only headers are read, so a checkpoint of any size answers at once. Layers are counted together as `*`."""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "info",
+        help="show a checkpoint's config, tasks and sizes",
+        description="Show a checkpoint's config, the tasks it can serve here, and its parameters by module and dtype.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", help="checkpoint folder, weight file or hub name")
+    parser.add_argument("--depth", type=int, default=3, help="parts of a tensor's name to group by (default: 3)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Read the headers, count, print."""
+    if options.depth < 1:
+        raise ValueError(f"--depth is {options.depth}; expected 1 or more")
+    from jaxformers.hub.checkpoint import open_checkpoint
+    from jaxformers.hub.download import resolve
+
+    path = resolve(options.model)
+    tensors = open_checkpoint(path)
+    file = (path.parent if path.is_file() else path) / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    facts = {
+        "config": config,
+        "tasks": tasks(config.get("model_type")),
+        "parameters": sum(array.size for array in tensors.values()),
+        "bytes": tensors.nbytes,
+        "files": [name.name for name in tensors.files],
+        "dtypes": totals((str(array.dtype), array) for array in tensors.values()),
+        "modules": totals((group(name, options.depth), array) for name, array in tensors.items()),
+    }
+    if options.json:
+        print(json.dumps(facts, ensure_ascii=False))
+    else:
+        show(options.model, facts)
+
+
+def tasks(model_type: str | None) -> list[str] | None:
+    """The Auto classes that can load this model type; None if the type is not supported."""
+    from jaxformers.core.errors import UnknownModelType
+    from jaxformers.models import family_of
+
+    try:
+        return ["AutoModel", *(f"AutoModelFor{task}" for task in family_of(str(model_type)).tasks)]
+    except UnknownModelType:
+        return None
+
+
+def group(name: str, depth: int) -> str:
+    """The module that a tensor belongs to, its layers' numbers as `*`, at most `depth` parts deep."""
+    parts = ["*" if part.isdigit() else part for part in name.split(".")]
+    return ".".join(parts[: min(depth, max(len(parts) - 1, 1))])
+
+
+def totals(arrays: Iterable[tuple[str, "np.ndarray"]]) -> dict[str, dict[str, int]]:
+    """{name: tensors, parameters, bytes}, in order of appearance."""
+    found: dict[str, dict[str, int]] = {}
+    for name, array in arrays:
+        row = found.setdefault(name, {"tensors": 0, "parameters": 0, "bytes": 0})
+        row["tensors"] += 1
+        row["parameters"] += array.size
+        row["bytes"] += array.nbytes
+    return found
+
+
+def show(source: str, facts: dict[str, Any]) -> None:
+    """Print tables to stdout."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    out = Console()
+    config = facts["config"]
+    about = Table(show_header=False, show_edge=False, title=escape(source), title_justify="left")
+    about.add_row("model type", escape(str(config.get("model_type", "no config.json"))))
+    about.add_row("saved as", escape(", ".join(config.get("architectures") or ["not said"])))
+    about.add_row("loads with", ", ".join(facts["tasks"]) if facts["tasks"] else "model type not supported")
+    about.add_row("files", escape(", ".join(facts["files"][:4])) + (" ..." if len(facts["files"]) > 4 else ""))
+    for key, value in sorted(config.items()):
+        if isinstance(value, int | float | str) and key not in ("model_type", "architectures"):
+            about.add_row(escape(key), escape(str(value)))
+    out.print(about, "")
+    for title, rows in (("dtype", facts["dtypes"]), ("module", facts["modules"])):
+        table = Table(title, show_edge=False)
+        for column in ("tensors", "parameters", "size"):
+            table.add_column(column, justify="right")
+        for name, row in rows.items():
+            table.add_row(escape(name), str(row["tensors"]), f"{row['parameters']:,}", size(row["bytes"]))
+        out.print(table, "")
+    out.print(f"total: {facts['parameters']:,} parameters, {size(facts['bytes'])}")
+
+
+def size(count: float) -> str:
+    """Bytes in a readable unit."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -1,0 +1,1 @@
+"""From raw input to an answer in one call."""
