@@ -27,7 +27,7 @@ def staged_folder(target: str | os.PathLike) -> Iterator[Path]:
     """A temporary folder that becomes `target` when the block ends well, and vanishes if it raises.
 
     What the old folder has and the new one does not is kept, except weights of the kind that the new one brings: shards
-    of an older save would be stale. The swap is one rename. Where no rename can replace the folder (it is a mount point,
+    of an older save would be stale. The swap is one rename. Where no rename can replace the folder (a mount point,
     the working directory, or its parent is read-only) the files are moved in one by one: each whole, an index last.
     """
     target = Path(os.path.realpath(target))

@@ -37,11 +37,11 @@ class ArrayLike(Protocol):
 
 @dataclass(frozen=True)
 class Entry:
-    """A tensor to be written later: its header needs only shape and dtype, `read` is called at its turn."""
+    """A tensor to be written later: the header needs shape and dtype, its values are asked for when its turn comes."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
-    read: Callable[[], ArrayLike]
+    materialise: Callable[[], ArrayLike]
 
     @property
     def nbytes(self) -> int:
@@ -165,9 +165,9 @@ def listed(path: str | os.PathLike, tensors: Tensors) -> list[tuple[str, Entry]]
 
 
 def as_entry(value: Entry | ArrayLike) -> Entry:
-    if isinstance(value, Entry):
-        return value
-    return Entry(tuple(value.shape), np.dtype(value.dtype), lambda: value)
+    """An entry of anything with a shape and a dtype; values come from its `materialise`, or it is an array itself."""
+    materialise = getattr(value, "materialise", lambda: value)
+    return Entry(tuple(value.shape), np.dtype(value.dtype), materialise)
 
 
 def code_of(path: str | os.PathLike, name: str, entry: Entry) -> str:
@@ -179,10 +179,10 @@ def code_of(path: str | os.PathLike, name: str, entry: Entry) -> str:
 
 def write_tensor(out, path: str | os.PathLike, name: str, entry: Entry, progress: Progress | None) -> None:
     """Materialise one tensor and write it in blocks, so that a transposed view needs no second copy of it."""
-    array = np.asarray(entry.read())
+    array = np.asarray(entry.materialise())
     if array.shape != tuple(entry.shape) or array.dtype != np.dtype(entry.dtype):
         found = f"{name!r} turned out as {array.dtype} {array.shape}"
-        raise broken(path, found, f"{entry.dtype} {tuple(entry.shape)} as announced", "Announce what `read` returns.")
+        raise broken(path, found, f"{entry.dtype} {tuple(entry.shape)} as announced", "Announce what it is.")
     rows = array.reshape(1, -1) if array.flags.c_contiguous or array.ndim == 0 else array
     step = max(1, BLOCK // max(1, rows[0].nbytes)) if rows.size else 1
     for start in range(0, len(rows) if rows.size else 0, step):

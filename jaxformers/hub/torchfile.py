@@ -98,6 +98,13 @@ def ordered(items=()) -> dict:
     return dict(pair for pair in items if type(pair[0]) is str)
 
 
+def latin1(text="", codec="latin1") -> bytes:
+    """Bytes as protocol 2 spells them."""
+    if not isinstance(text, str) or codec != "latin1":
+        raise ValueError("bytes in an unknown encoding")
+    return text.encode("latin-1")
+
+
 def listed() -> dict[str, object]:
     """Every global a tensor file may name, and what stands for it."""
     names = {f"torch {name}": Kind(dtype) for name, dtype in DTYPES.items()}
@@ -110,6 +117,7 @@ def listed() -> dict[str, object]:
     names |= {"torch._tensor _rebuild_from_type_v2": Safe(rebuild_from_type)}
     names |= {"torch Tensor": "tensor class", "torch.nn.parameter Parameter": "tensor class"}
     names |= {"torch Size": Safe(lambda sizes=(): tuple(sizes)), "torch device": Safe(lambda *_: None)}
+    names |= {"_codecs encode": Safe(latin1)}
     return names | {name: CheckpointError(f"{what} ({name}) is not read. {ADVICE}") for name, what in REFUSED.items()}
 
 
