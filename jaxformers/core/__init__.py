@@ -1,0 +1,1 @@
+"""Values that every floor may use: configs, contexts, masks, states, key maps, sharding rules."""

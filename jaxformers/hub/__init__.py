@@ -1,0 +1,1 @@
+"""Disk and network: reading, making and writing whole models."""

@@ -1,0 +1,54 @@
+"""Scanned and per-layer parameter trees: the same model under two namings, one call apart."""
+
+import dataclasses
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxformers.core.keymap import logical_path
+from jaxformers.hub.abstract import Path, abstract_params, flatten, unbox, unflatten
+from jaxformers.nn.stack import Stack
+
+T = TypeVar("T")
+
+
+def relayout(module: T, **changes: Any) -> T:
+    """The same module with every `Stack` in it changed: `relayout(module, scan=True, remat="full")`."""
+    if isinstance(module, tuple):
+        return tuple(relayout(m, **changes) for m in module)  # type: ignore[return-value]
+    if not isinstance(module, nn.Module):
+        return module
+    fields = {f.name: getattr(module, f.name) for f in dataclasses.fields(module) if f.name not in ("parent", "name")}
+    new = {k: relayout(v, **changes) for k, v in fields.items()}
+    if isinstance(module, Stack):
+        new |= changes
+    changed = {k: v for k, v in new.items() if v is not fields[k]}
+    return module.clone(**changed) if changed else module
+
+
+def restack_params(params: Any, module: nn.Module) -> dict[str, Any]:
+    """Rename and stack (or unstack) parameters for `module`, the same model in another layout."""
+    layers: dict[str, jax.Array] = {}
+    for path, leaf in flatten(params).items():
+        logical, rows = logical_path(path)
+        for row, layer in enumerate([None] if rows is None else rows):
+            name = logical if layer is None else logical.format(layer)
+            layers[name] = leaf if layer is None else leaf[row]
+    out: dict[Path, jax.Array] = {}
+    for path, wanted in flatten(abstract_params(module)).items():
+        logical, rows = logical_path(path)
+        names = [logical] if rows is None else [logical.format(layer) for layer in rows]
+        if absent := [n for n in names if n not in layers]:
+            raise ValueError(f"{'/'.join(path)} needs {absent[0]}, which the parameters lack; are they another model's?")
+        out[path] = layers[names[0]] if rows is None else jnp.stack([layers[n] for n in names])
+        if out[path].shape != unbox(wanted).shape:
+            raise ValueError(f"{'/'.join(path)} has shape {out[path].shape}; the module needs {unbox(wanted).shape}")
+    return unflatten(out)
+
+
+def restack(model: Any, scan: bool) -> Any:
+    """A `Model` with its layers stacked for `lax.scan` (training) or one by one (inference); values do not change."""
+    module = relayout(model.module, scan=scan)
+    return model.replace(params=restack_params(model.params, module), module=module)

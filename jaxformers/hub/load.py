@@ -1,0 +1,184 @@
+"""Stream a checkpoint into parameters: each device reads only its own shard from the memory map."""
+
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, SingleDeviceSharding
+
+from jaxformers.core import sharding
+from jaxformers.core.errors import CheckpointError
+from jaxformers.core.keymap import KeyMap, Piece, join, their_shape, to_ours
+from jaxformers.hub.abstract import Path, flatten, unbox, unflatten
+
+log = logging.getLogger("jaxformers")
+THREADS = 4
+
+
+@dataclass(frozen=True)
+class Source:
+    """One leaf of ours and the checkpoint tensors behind it, each under the key that this checkpoint uses."""
+
+    path: Path
+    shape: tuple[int, ...]
+    pieces: tuple[tuple[Piece, str], ...]
+
+    @property
+    def name(self) -> str:
+        """The path as people write it."""
+        return "/".join(self.path)
+
+
+def choose_prefix(prefixes: tuple[str, ...], keys: KeyMap, names: Mapping[str, Any]) -> str:
+    """Where this checkpoint holds the backbone: the first prefix under which it has any tensor the table knows."""
+    templates = [v if isinstance(v, str) else v.key for v in keys.rules.values()]
+    starts = {t.split("{")[0].rstrip(".") for t in templates} - {""}
+    for prefix in prefixes:
+        wanted = {join(prefix, s) for s in starts}
+        if any(name == w or name.startswith(w + ".") for w in wanted for name in names):
+            return prefix
+    return prefixes[0]
+
+
+def find_sources(keys: KeyMap, boxed: Any, names: Mapping[str, Any]) -> tuple[list[Source], dict[Path, list[str]]]:
+    """Match every leaf with tensors. Returns the sources, and {path: keys looked for} of leaves that have none."""
+    found, missing = [], {}
+    for path, leaf in flatten(boxed).items():
+        shape = tuple(unbox(leaf).shape)
+        pieces, absent = [], []
+        for piece in keys.pieces(path, shape):
+            key = next((k for k in piece.keys if k in names), None)
+            pieces.append((piece, key))
+            if key is None:
+                absent.append(piece.keys[0])
+        if absent:
+            missing[path] = absent
+        else:
+            found.append(Source(path, shape, tuple(pieces)))
+    return found, missing
+
+
+def check_unused(sources: list[Source], keys: KeyMap, names: Mapping[str, Any], prefix: str) -> None:
+    """Raise CheckpointError for backbone tensors that nothing reads; other heads' tensors are logged."""
+    used = {key for s in sources for _, key in s.pieces}
+    unused = [k for k in names if k not in used and not keys.ignores(k)]
+    inside = [k for k in unused if (not prefix or k.startswith(prefix + ".")) and not keys.knows(k)]
+    if inside:
+        raise CheckpointError(
+            f"the checkpoint holds {len(inside)} tensors that the model does not read, such as {', '.join(inside[:4])}; "
+            "the config names a smaller or another model than the checkpoint's"
+        )
+    if unused:
+        log.info("not read, they belong to another head: %s", ", ".join(unused[:8]))
+
+
+def check_shapes(sources: list[Source], tensors: Mapping[str, np.ndarray]) -> None:
+    """Raise CheckpointError for the first tensor whose shape is not the model's."""
+    for source in sources:
+        for piece, key in source.pieces:
+            shape = their_shape(source.path[-1], piece.shape)
+            tensor = tensors[key]
+            whole = piece.part.whole(shape)
+            exact = tuple(tensor.shape) == whole if piece.part.shape is None else tensor.size == int(np.prod(whole))
+            if not exact:
+                raise CheckpointError(
+                    f"{key} has shape {tuple(tensor.shape)}; {source.name} needs {whole}. "
+                    "The config does not describe this checkpoint"
+                )
+
+
+def read_piece(source: Source, piece: Piece, tensor: np.ndarray) -> np.ndarray:
+    """One checkpoint tensor, viewed in our layout."""
+    view = piece.part.view(tensor).reshape(their_shape(source.path[-1], piece.shape))
+    return to_ours(source.path[-1], view)
+
+
+def read_slice(source: Source, tensors: Mapping[str, np.ndarray], index: tuple[slice, ...], dtype: Any) -> np.ndarray:
+    """The part of a leaf that one device holds, copied out of the memory map."""
+    spans = [range(*s.indices(n)) for s, n in zip(index, source.shape, strict=True)]
+    out = np.empty([len(s) for s in spans], dtype)
+    for piece, key in source.pieces:
+        if any(i not in span for i, span in zip(piece.at, spans, strict=False)):
+            continue
+        at = tuple(i - span.start for i, span in zip(piece.at, spans, strict=False))
+        view = read_piece(source, piece, tensors[key])
+        out[at] = view[tuple(index[len(piece.at) :])]
+    return out
+
+
+def read_params(
+    sources: list[Source],
+    tensors: Mapping[str, np.ndarray],
+    shardings: Mapping[Path, Any],
+    dtype: Any = None,
+    progress: Callable[[int], None] = lambda n: None,
+) -> dict[Path, jax.Array]:
+    """Read every leaf into its sharding, a few at a time; floating tensors are cast to `dtype` when it is given."""
+    release = getattr(tensors, "release", lambda key: None)
+
+    def one(source: Source) -> jax.Array:
+        stored = tensors[source.pieces[0][1]].dtype
+        target = dtype if dtype is not None and jnp.issubdtype(stored, jnp.floating) else stored
+        array = jax.make_array_from_callback(
+            source.shape, shardings[source.path], lambda index: read_slice(source, tensors, index, target)
+        )
+        array.block_until_ready()
+        for _, key in source.pieces:
+            release(key)
+        progress(sum(tensors[key].nbytes for _, key in source.pieces))
+        return array
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return dict(zip([s.path for s in sources], pool.map(one, sources), strict=True))
+
+
+def leaf_shardings(boxed: Any, mesh: Mesh | None, rules: sharding.Rules) -> dict[Path, Any]:
+    """Where each leaf lives: by the rules on a mesh, else on the default device."""
+    if mesh is not None:
+        return flatten(sharding.shardings(boxed, mesh, rules))
+    here = SingleDeviceSharding(jax.config.jax_default_device or jax.local_devices()[0])
+    return {path: here for path in flatten(boxed)}
+
+
+def load_params(
+    keys: KeyMap,
+    boxed: Any,
+    tensors: Mapping[str, np.ndarray],
+    *,
+    prefix: str = "",
+    mesh: Mesh | None = None,
+    rules: sharding.Rules = sharding.FSDP,
+    dtype: Any = None,
+    fresh: Callable[[list[Path]], dict[Path, jax.Array]] | None = None,
+    may_be_fresh: Callable[[Path], bool] = lambda path: False,
+    progress: Callable[[int], None] = lambda n: None,
+) -> dict[str, Any]:
+    """Build a parameter tree from checkpoint tensors. Raises CheckpointError on missing, extra or misshapen ones.
+
+    fresh: makes the values of leaves that the checkpoint lacks and `may_be_fresh` allows (a new head).
+    """
+    sources, missing = find_sources(keys, boxed, tensors)
+    lost = {p: k for p, k in missing.items() if not may_be_fresh(p)}
+    if lost:
+        path, wanted = next(iter(lost.items()))
+        raise CheckpointError(
+            f"{'/'.join(path)} needs {', '.join(wanted[:3])}, not in the checkpoint"
+            f" ({len(lost)} parameters lack a tensor); is it another model's, or is a shard missing?"
+        )
+    if missing and fresh is None:
+        names = ", ".join("/".join(p) for p in missing)
+        raise CheckpointError(
+            f"the checkpoint has no values for {names}; pass key=jax.random.key(0) to initialise them"
+        )
+    check_unused(sources, keys, tensors, prefix)
+    check_shapes(sources, tensors)
+    flat = read_params(sources, tensors, leaf_shardings(boxed, mesh, rules), dtype, progress)
+    if missing and fresh is not None:
+        log.warning("newly initialised, train them before use: %s", ", ".join("/".join(p) for p in missing))
+        flat |= fresh(list(missing))
+    return unflatten({path: flat[path] for path in flatten(boxed)})

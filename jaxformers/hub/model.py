@@ -1,0 +1,179 @@
+"""Model: parameters as a pytree, the module and config as static parts, and a jitted call."""
+
+from functools import partial
+from pathlib import Path as FilePath
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from jaxformers.core.config import Config
+from jaxformers.core.sharding import FSDP, Rules, auto_mesh, use_mesh
+from jaxformers.core.state import Cache
+from jaxformers.hub.abstract import abstract_params, as_dtype, unflatten
+from jaxformers.hub.init import init_params
+from jaxformers.hub.layout import relayout
+from jaxformers.models import Blueprint, blueprint
+
+
+class Static:
+    """What `jax.jit` must know but not trace; compares by value, hashes once."""
+
+    __slots__ = ("module", "config", "task", "mesh", "rules", "compute_dtype", "_hash")
+
+    def __init__(self, module: nn.Module, config: Config, task: str | None, mesh, rules: Rules, compute_dtype: Any) -> None:
+        self.module, self.config, self.task = module, config, task
+        self.mesh, self.rules, self.compute_dtype = mesh, rules, compute_dtype
+        self._hash = hash((module, config, task, mesh, rules, str(compute_dtype)))
+
+    def _key(self) -> tuple:
+        return self.module, self.config, self.task, self.mesh, self.rules, self.compute_dtype
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return isinstance(other, Static) and self._hash == other._hash and self._key() == other._key()
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class Model:
+    """A pytree whose leaves are the parameters; calling it runs the jitted pure function `module.apply`."""
+
+    def __init__(
+        self,
+        params: Any,
+        module: nn.Module,
+        config: Config,
+        task: str | None = None,
+        *,
+        mesh: Mesh | None = None,
+        rules: Rules = FSDP,
+        compute_dtype: Any = None,
+    ) -> None:
+        self.params = params
+        self._static = Static(module, config, task, mesh, rules, compute_dtype)
+
+    @property
+    def module(self) -> nn.Module:
+        """The linen module; `module.apply({"params": params}, **batch)` is the same function in the open."""
+        return self._static.module
+
+    @property
+    def config(self) -> Config:
+        """The architecture's config."""
+        return self._static.config
+
+    @property
+    def task(self) -> str | None:
+        """The head's task, such as "CausalLM"; None for a base model."""
+        return self._static.task
+
+    def tree_flatten_with_keys(self):
+        return ((jax.tree_util.GetAttrKey("params"), self.params),), self._static
+
+    @classmethod
+    def tree_unflatten(cls, static: Static, children) -> Self:
+        new = object.__new__(cls)
+        (new.params,) = children
+        new._static = static
+        return new
+
+    def __repr__(self) -> str:
+        count = sum(getattr(x, "size", 0) for x in jax.tree.leaves(self.params))
+        return f"Model({self.config.model_type}, task={self.task}, parameters={count:,})"
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with other params, module, config, task, mesh, rules or compute_dtype."""
+        names = ("module", "config", "task", "mesh", "rules", "compute_dtype")
+        fields = {name: getattr(self._static, name) for name in names} | {"params": self.params}
+        return type(self)(**(fields | changes))
+
+    def __call__(self, *args: Any, key: jax.Array | None = None, **kwargs: Any) -> Any:
+        """Run the model. Arguments are transformers': input_ids, attention_mask, pixel_values [B,C,H,W], ...
+
+        Bools and numbers are static, arrays are traced; `train=True` needs `key` for dropout.
+        """
+        c = self.config
+        for name in ("output_hidden_states", "output_attentions"):
+            if kwargs.get(name) is None and getattr(c, name, False):
+                kwargs[name] = True
+        for name in ("labels", "return_dict"):
+            if kwargs.pop(name, None) is not None and name == "labels":
+                raise TypeError("models return no loss: take it from the logits, so that it can be differentiated and changed")
+        kwargs = {k: v for k, v in kwargs.items() if v is not None}
+        options = {k: v for k, v in kwargs.items() if isinstance(v, (bool, int, float, str))}
+        arrays = {k: v for k, v in kwargs.items() if k not in options}
+        if options.get("train") and key is None:
+            raise ValueError("train=True drops values at random: pass key=jax.random.key(...)")
+        return _forward(self._static, tuple(sorted(options.items())), self.params, args, arrays, key)
+
+    def init_cache(self, batch: int, length: int, dtype: Any = None, **kwargs: Any) -> Cache:
+        """An empty cache for `length` tokens, to pass as `past_key_values`; by default in the model's own dtype."""
+        if not hasattr(self.module, "init_cache"):
+            raise TypeError(f"{self.config.model_type} with task {self.task} does not decode: it has no cache")
+        if dtype is None:
+            dtype = self._static.compute_dtype or jax.tree.leaves(self.params)[0].dtype
+        return self.module.init_cache(batch, length, as_dtype(dtype), **kwargs)  # type: ignore[attr-defined]
+
+    @property
+    def blueprint(self) -> Blueprint:
+        """The family, task and key tables behind this model."""
+        return blueprint(self.config, self.task)
+
+    @classmethod
+    def init(
+        cls,
+        config: Config,
+        key: jax.Array,
+        *,
+        task: str | None = None,
+        mesh: Mesh | None = None,
+        rules: Rules = FSDP,
+        dtype: Any = None,
+        compute_dtype: Any = None,
+        scan: bool = False,
+        remat: str | None = None,
+    ) -> Self:
+        """Make a model with fresh parameters by transformers' scheme; float32 unless `dtype` says otherwise."""
+        mesh = None if mesh is None else auto_mesh(mesh, rules)
+        plan = blueprint(config, task)
+        module = relayout(plan.module, scan=scan, remat=remat)
+        boxed = abstract_params(module)
+        flat = init_params(module, boxed, plan.family, config, key, mesh=mesh, rules=rules, dtype=as_dtype(dtype))
+        return cls(
+            unflatten(flat), module, config, task, mesh=mesh, rules=rules, compute_dtype=as_dtype(compute_dtype)
+        )
+
+    @classmethod
+    def from_pretrained(cls, source: str | FilePath, **kwargs: Any) -> Self:
+        """Load a checkpoint; see `jaxformers.hub.pretrained.load_pretrained` for the arguments."""
+        from jaxformers.hub.pretrained import load_pretrained
+
+        return load_pretrained(cls, source, **kwargs)
+
+    def save_pretrained(self, path: str | FilePath, **kwargs: Any) -> None:
+        """Write a Hugging Face folder that PyTorch loads; see `jaxformers.hub.pretrained.save_pretrained`."""
+        from jaxformers.hub.pretrained import save_pretrained
+
+        save_pretrained(self, path, **kwargs)
+
+
+def cast_floating(tree: Any, dtype: Any) -> Any:
+    """Cast floating leaves to `dtype`; None changes nothing."""
+    if dtype is None:
+        return tree
+    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _forward(static: Static, options: tuple, params: Any, args: tuple, arrays: dict[str, Any], key: jax.Array | None):
+    """The one jitted entry: equal modules and options share a compilation."""
+    rngs = None if key is None else {"dropout": key}
+    params = cast_floating(params, static.compute_dtype)
+    with use_mesh(static.mesh, static.rules):
+        return static.module.apply({"params": params}, *args, **arrays, **dict(options), rngs=rngs)

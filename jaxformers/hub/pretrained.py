@@ -1,0 +1,114 @@
+"""from_pretrained and save_pretrained: folders and Hub ids to models and back."""
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+from jax.sharding import Mesh
+
+from jaxformers.core.config import Config, read_json
+from jaxformers.core.sharding import FSDP, Rules, auto_mesh
+from jaxformers.hub.abstract import Path as ParamPath
+from jaxformers.hub.abstract import abstract_params, as_dtype
+from jaxformers.hub.atomic import staged_folder
+from jaxformers.hub.checkpoint import open_checkpoint
+from jaxformers.hub.download import resolve
+from jaxformers.hub.init import init_params
+from jaxformers.hub.layout import relayout
+from jaxformers.hub.load import choose_prefix, load_params
+from jaxformers.hub.progress import byte_bar
+from jaxformers.hub.save import hf_entries
+from jaxformers.hub.safetensors import write_sharded
+from jaxformers.models import Blueprint, blueprint, read_config, task_of
+
+M = TypeVar("M")
+HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only")
+AUTO = "auto"
+
+
+def load_config(source: str | Path, **kwargs: Any) -> Config:
+    """Read the config of a folder, a file or a Hub id; other keywords override its fields."""
+    hub = {k: kwargs.pop(k) for k in HUB_ARGUMENTS if k in kwargs}
+    return read_config(read_json(resolve(source, patterns=("config.json",), weights=False, **hub)), **kwargs)
+
+
+def load_pretrained(
+    cls: type[M],
+    source: str | Path,
+    *,
+    task: str | None = AUTO,
+    config: Config | None = None,
+    mesh: Mesh | None = None,
+    rules: Rules = FSDP,
+    dtype: Any = None,
+    compute_dtype: Any = None,
+    scan: bool = False,
+    remat: str | None = None,
+    key: jax.Array | None = None,
+    variant: str | None = None,
+    progress: bool | None = None,
+    **kwargs: Any,
+) -> M:
+    """Load a checkpoint into a Model, each device reading only its shard.
+
+    dtype: of the parameters, None keeps the checkpoint's. compute_dtype: they are cast to it in every call. scan: stack
+    equal layers (training). key: to initialise a head that the checkpoint lacks. Further keywords are the Hub's
+    (revision, cache_dir, token, local_files_only) or override config fields (num_labels=3).
+    Raises CheckpointError and ConfigError.
+    """
+    hub = {k: kwargs.pop(k) for k in HUB_ARGUMENTS if k in kwargs}
+    folder = resolve(source, variant=variant, **hub)
+    if config is None:
+        config = read_config(read_json(folder if folder.is_dir() else folder.parent), **kwargs)
+    elif kwargs:
+        config = config.replace(**kwargs)
+    mesh = None if mesh is None else auto_mesh(mesh, rules)
+    task = task_of(config) if task == AUTO else task
+    plan = blueprint(config, task)
+    module = relayout(plan.module, scan=scan, remat=remat)
+    boxed = abstract_params(module)
+
+    def fresh(paths: list[ParamPath]) -> dict[ParamPath, jax.Array]:
+        assert key is not None
+        return init_params(
+            module, boxed, plan.family, config, key, mesh=mesh, rules=rules, dtype=as_dtype(dtype), only=paths
+        )
+
+    tensors = open_checkpoint(folder, variant=variant)
+    prefix = choose_prefix(plan.prefixes, plan.base_keys, tensors)
+    with byte_bar(f"loading {config.model_type}", tensors.nbytes, progress) as advance:
+        params = load_params(
+            plan.keys(prefix),
+            boxed,
+            tensors,
+            prefix=prefix,
+            mesh=mesh,
+            rules=rules,
+            dtype=as_dtype(dtype),
+            fresh=None if key is None else fresh,
+            may_be_fresh=lambda path: is_head(path, plan),
+            progress=advance,
+        )
+    return cls(params, module, config, task, mesh=mesh, rules=rules, compute_dtype=as_dtype(compute_dtype))  # type: ignore[call-arg]
+
+
+def is_head(path: ParamPath, plan: Blueprint) -> bool:
+    """Whether a parameter belongs to a head (or a pooler), which a pretrained checkpoint may lack."""
+    at = tuple(plan.at.split(".")) if plan.at else ()
+    return path[: len(at)] != at or "pooler" in path
+
+
+def save_pretrained(model: Any, path: str | Path, *, shard_size: str = "5GB", progress: bool | None = None) -> None:
+    """Write config.json and safetensors as transformers would, aside first, so that a failure leaves the old folder whole."""
+    plan = model.blueprint
+    entries = hf_entries(plan.keys(), model.params)
+    dtypes = {str(e.dtype) for e in entries.values() if e.dtype.kind in "fV"}
+    config = model.config.replace(
+        architectures=(plan.architecture,), dtype=dtypes.pop() if len(dtypes) == 1 else model.config.dtype
+    )
+    total = sum(e.nbytes for e in entries.values())
+    with staged_folder(path) as folder, byte_bar(f"saving {config.model_type}", total, progress) as advance:
+        text = json.dumps(config.to_json(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        (Path(folder) / "config.json").write_text(text, encoding="utf-8")
+        write_sharded(folder, entries, shard_size=shard_size, progress=advance)

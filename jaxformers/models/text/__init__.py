@@ -1,0 +1,1 @@
+"""Families that read decoders, encoders and encoder-decoders."""

@@ -1,0 +1,44 @@
+"""Embeddings: tables that ids look up, and what turns tokens into a stack's input."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxformers.core.context import Context
+from jaxformers.nn.param import Normal, dropout, param
+from jaxformers.ops.dot import dot
+
+
+class Embed(nn.Module):
+    """A table [size, width]; `attend` reads it backwards, as tied language-model heads do."""
+
+    size: int
+    width: int
+    axes: tuple[str | None, str | None] = ("vocab", "embed")
+    init: Callable = Normal()
+
+    def setup(self) -> None:
+        self.embedding = param(self, "embedding", self.init, (self.size, self.width), self.axes)
+
+    def __call__(self, ids: jax.Array) -> jax.Array:
+        return jnp.take(self.embedding, ids, axis=0)
+
+    def attend(self, x: jax.Array) -> jax.Array:
+        """Scores of every entry. x [..., width] -> [..., size]."""
+        return dot(x, self.embedding.T)
+
+
+class LearnedPositions(nn.Module):
+    """x + table[position + offset], then dropout. OPT and BART shift by two."""
+
+    size: int
+    width: int
+    offset: int = 0
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, ctx: Context) -> jax.Array:
+        table = Embed(self.size + self.offset, self.width, axes=(None, "embed"), name="table")
+        return dropout(self, x + table(ctx.positions + self.offset), self.dropout, ctx.train)

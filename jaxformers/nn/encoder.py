@@ -1,0 +1,125 @@
+"""TextEncoder: summed embeddings, a stack that sees both ways (or causally, as a decoder), and a pooler."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxformers.core.context import Context, recording
+from jaxformers.core.outputs import BaseModelOutput
+from jaxformers.core.sharding import constrain
+from jaxformers.core.state import Cache
+from jaxformers.nn.inputs import decoder_context, read_attention_mask, token_count
+from jaxformers.nn.linear import Linear
+from jaxformers.nn.param import dropout
+from jaxformers.nn.stack import Stack
+
+
+class Pooler(nn.Module):
+    """act(dense(first token))."""
+
+    width: int
+    act: Callable = jnp.tanh
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.act(Linear(self.width, True, ("embed", None), name="dense")(x[:, 0]))
+
+
+class TextEmbeddings(nn.Module):
+    """dropout(norm(words + positions + types)); parts that a family lacks are None. `embed` is shared with heads."""
+
+    embed: nn.Module
+    positions: nn.Module | None = None
+    types: nn.Module | None = None
+    norm: nn.Module | None = None
+    project: nn.Module | None = None  # from the embedding's width to the stack's
+    dropout: float = 0.0
+
+    def __call__(self, ids: jax.Array | None, types: jax.Array | None, embeds: jax.Array | None, ctx: Context) -> jax.Array:
+        x = self.embed(ids) if embeds is None else embeds
+        if self.types is not None:
+            x = x + self.types(jnp.zeros(x.shape[:2], jnp.int32) if types is None else types)
+        if self.positions is not None:
+            x = x + self.positions(ctx.positions)
+        if self.norm is not None:
+            x = self.norm(x)
+        x = dropout(self, x, self.dropout, ctx.train)
+        return x if self.project is None else self.project(x)
+
+
+class TextEncoder(nn.Module):
+    """embeddings -> layers -> norm -> pooler. With `causal` it decodes: it takes and returns a cache.
+
+    positions: how positions follow from (input_ids or None, slots [T]); slots by default.
+    bias: a module (slots) -> [1,H,T,S] added to every layer's scores (MPNet).
+    """
+
+    embeddings: TextEmbeddings
+    layers: nn.Module
+    norm: nn.Module | None = None
+    pooler: nn.Module | None = None
+    bias: nn.Module | None = None
+    positions: Callable | None = None
+    causal: bool = False
+
+    @property
+    def embed(self) -> nn.Module:
+        """The table of words, which tied heads read backwards."""
+        return self.embeddings.embed
+
+    def dummy_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Inputs to initialise with."""
+        return {"input_ids": jax.ShapeDtypeStruct((1, 2), jnp.int32)}
+
+    def init_cache(self, batch: int, length: int, dtype=jnp.float32, encoder_length: int = 0) -> Cache:
+        """An empty cache for `length` tokens, for models that decode."""
+        valid = jnp.ones((batch, length), bool)
+        state = self.layers.init_state(batch, length, dtype, encoder_length)
+        return Cache(state, jnp.zeros((), jnp.int32), valid)
+
+    def __call__(
+        self,
+        input_ids: jax.Array | None = None,
+        attention_mask: jax.Array | None = None,
+        token_type_ids: jax.Array | None = None,
+        position_ids: jax.Array | None = None,
+        inputs_embeds: jax.Array | None = None,
+        encoder_hidden_states: jax.Array | None = None,
+        encoder_attention_mask: jax.Array | None = None,
+        past_key_values: Cache | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+        train: bool = False,
+    ) -> BaseModelOutput:
+        if past_key_values is not None and not self.causal:
+            raise ValueError("past_key_values needs a model that decodes: set is_decoder=True in its config")
+        length = token_count(input_ids, inputs_embeds)
+        record = recording(
+            hidden_states=output_hidden_states, attentions=output_attentions, cross_attentions=output_attentions
+        )
+        ctx, cache = decoder_context(
+            length,
+            attention_mask,
+            position_ids,
+            past_key_values,
+            causal=self.causal,
+            positions=None if self.positions is None else lambda slots, real: self.positions(input_ids, slots),
+            encoder=encoder_hidden_states,
+            encoder_mask=read_attention_mask(encoder_attention_mask),
+            train=train,
+            record=record,
+        )
+        if self.bias is not None:
+            ctx = ctx.replace(bias=self.bias(ctx.slots))
+        x = self.embeddings(input_ids, token_type_ids, inputs_embeds, ctx)
+        x = constrain(x, "batch", "length", None)
+        x, states, records = self.layers(x, ctx, None if cache is None else cache.layers)
+        if self.norm is not None:
+            x = self.norm(x)
+            if "hidden_states" in records:
+                records["hidden_states"] = (*records["hidden_states"][:-1], x)
+        pooled = None if self.pooler is None else self.pooler(x)
+        cache = None if cache is None else cache.replace(layers=states)
+        return BaseModelOutput(last_hidden_state=x, pooler_output=pooled, past_key_values=cache, **records)

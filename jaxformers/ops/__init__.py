@@ -1,0 +1,1 @@
+"""Numerics: pure functions, each with one reference and room for faster implementations."""
