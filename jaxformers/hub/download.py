@@ -33,7 +33,7 @@ def resolve(
     keep to what is cached. Raises CheckpointError if the source is no path and no id, or cannot be had.
     """
     path = Path(source).expanduser()
-    if path.exists():
+    if os.fspath(source) and path.exists():
         return path
     name = check_id(source)
     where = {"revision": revision, "cache_dir": cache_dir, "token": token}

@@ -108,6 +108,7 @@ def read(path: str | os.PathLike) -> FlaxFile:
         raise broken(path, found, "a tree of arrays as flax.serialization writes it") from error
     if not tensors and not pieces:
         raise broken(path, "no array", "a tree of arrays as flax.serialization writes it")
+    file.release(file.raw)  # walking the headers has touched pages all over the file
     return FlaxFile(file, tensors, pieces)
 
 

@@ -220,16 +220,20 @@ def write_sharded(
 
 
 def split(entries: list[tuple[str, Entry]], limit: int) -> list[list[tuple[str, Entry]]]:
-    """Fill shards in order; a tensor larger than a shard gets one of its own."""
-    shards: list[list[tuple[str, Entry]]] = []
-    room = -1
+    """Fill shards in order; a tensor larger than a shard gets one of its own. Cut exactly as transformers cuts."""
+    done: list[list[tuple[str, Entry]]] = []
+    current: list[tuple[str, Entry]] = []
+    size = 0
     for name, entry in entries:
-        if entry.nbytes > room or not shards:
-            shards.append([])
-            room = limit
-        shards[-1].append((name, entry))
-        room -= entry.nbytes
-    return shards
+        if entry.nbytes > limit:
+            done.append([(name, entry)])
+            continue
+        if size + entry.nbytes > limit:
+            done.append(current)
+            current, size = [], 0
+        current.append((name, entry))
+        size += entry.nbytes
+    return [*done, current] if current else done
 
 
 def parse_size(size: str | int) -> int:

@@ -4,6 +4,7 @@ import json
 import mmap
 import tracemalloc
 
+import huggingface_hub
 import ml_dtypes
 import numpy as np
 import pytest
@@ -200,6 +201,16 @@ def test_sharded_writing_follows_transformers(tmp_path):
     assert index["weight_map"]["layer.2"] == "model-00002-of-00003.safetensors"
     for name, file in index["weight_map"].items():
         assert same(st.read(tmp_path / file)[name], made[name])
+
+
+def test_shards_are_cut_where_transformers_cuts_them(tmp_path):
+    sizes = np.random.default_rng(0).integers(1, 60, 40).tolist()
+    made = {f"t{i}": torch.zeros(size) for i, size in enumerate(sizes)}
+    theirs = huggingface_hub.split_torch_state_dict_into_shards(made, max_shard_size=150)
+    st.write_sharded(tmp_path, {name: tensor.numpy() for name, tensor in made.items()}, shard_size=150)
+    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
+    assert index["weight_map"] == theirs.tensor_to_filename
+    assert index["metadata"]["total_size"] == theirs.metadata["total_size"]
 
 
 def test_one_shard_needs_no_index(tmp_path):
