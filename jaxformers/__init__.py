@@ -18,22 +18,37 @@ if TYPE_CHECKING:
         make_mesh,
         shardings,
     )
-    from jaxformers.hub.auto import (
-        AutoConfig,
-        AutoModel,
-        AutoModelForCausalLM,
-        AutoModelForImageClassification,
-        AutoModelForMaskedLM,
-        AutoModelForQuestionAnswering,
-        AutoModelForSeq2SeqLM,
-        AutoModelForSequenceClassification,
-        AutoModelForTokenClassification,
-    )
+    from jaxformers.hub.auto import AutoBackbone, AutoConfig, AutoModel
     from jaxformers.hub.auto_tokenizer import AutoTokenizer
     from jaxformers.hub.layout import restack
     from jaxformers.hub.model import Model
     from jaxformers.models import register
     from jaxformers.pipelines.embed import Embedder
+
+    # Generated in hub.auto from its table of tasks; a checker needs to read their names.
+    AutoModelForAudioClassification = AutoModel
+    AutoModelForAudioFrameClassification = AutoModel
+    AutoModelForAudioXVector = AutoModel
+    AutoModelForCTC = AutoModel
+    AutoModelForCausalLM = AutoModel
+    AutoModelForImageClassification = AutoModel
+    AutoModelForImageSegmentation = AutoModel
+    AutoModelForImageTextToText = AutoModel
+    AutoModelForMaskedImageModeling = AutoModel
+    AutoModelForMaskedLM = AutoModel
+    AutoModelForMultimodalLM = AutoModel
+    AutoModelForMultipleChoice = AutoModel
+    AutoModelForNextSentencePrediction = AutoModel
+    AutoModelForObjectDetection = AutoModel
+    AutoModelForPreTraining = AutoModel
+    AutoModelForQuestionAnswering = AutoModel
+    AutoModelForSeq2SeqLM = AutoModel
+    AutoModelForSequenceClassification = AutoModel
+    AutoModelForSpeechSeq2Seq = AutoModel
+    AutoModelForTextEncoding = AutoModel
+    AutoModelForTokenClassification = AutoModel
+    AutoModelForUniversalSegmentation = AutoModel
+    AutoModelForZeroShotImageClassification = AutoModel
 
 _HOME = {
     "Config": "core.config",
@@ -47,20 +62,12 @@ _HOME = {
     "TENSOR": "core.sharding",
     "make_mesh": "core.sharding",
     "shardings": "core.sharding",
-    "AutoConfig": "hub.auto",
-    "AutoModel": "hub.auto",
-    "AutoModelForCausalLM": "hub.auto",
-    "AutoModelForImageClassification": "hub.auto",
-    "AutoModelForMaskedLM": "hub.auto",
-    "AutoModelForQuestionAnswering": "hub.auto",
-    "AutoModelForSeq2SeqLM": "hub.auto",
-    "AutoModelForSequenceClassification": "hub.auto",
-    "AutoModelForTokenClassification": "hub.auto",
     "AutoTokenizer": "hub.auto_tokenizer",
     "restack": "hub.layout",
     "Model": "hub.model",
     "register": "models",
     "Embedder": "pipelines.embed",
+    **dict.fromkeys(("AutoBackbone", "AutoConfig", "AutoModel"), "hub.auto"),
 }
 
 if not TYPE_CHECKING:  # a checker that saw __getattr__ would accept any misspelt name
@@ -76,4 +83,7 @@ if not TYPE_CHECKING:  # a checker that saw __getattr__ would accept any misspel
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+    """All public names. Completion may import the table of tasks, so this is not free as `import jaxformers` is."""
+    from jaxformers.hub.auto import TASKS
+
+    return sorted({*globals(), *_HOME, *(f"AutoModelFor{task}" for task in TASKS)})

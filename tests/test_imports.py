@@ -1,12 +1,15 @@
 """Starting is cheap: nothing heavy is imported before it is used."""
 
+import ast
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 import jaxformers
+from jaxformers.hub.auto import TASKS
 
 HEAVY = ("jax", "flax", "torch", "transformers", "tensorflow", "orbax", "optax", "tokenizers", "rich")
 
@@ -18,7 +21,7 @@ def heavy_after(code: str) -> list[str]:
 
 
 def test_import_is_free():
-    assert heavy_after("import jaxformers; dir(jaxformers); jaxformers.__version__") == []
+    assert heavy_after("import jaxformers; jaxformers.__version__") == []
 
 
 def test_a_model_needs_no_other_framework():
@@ -29,6 +32,13 @@ def test_a_model_needs_no_other_framework():
 @pytest.mark.parametrize("name", sorted(set(dir(jaxformers)) - set(vars(jaxformers))))
 def test_every_public_name_exists(name):
     assert getattr(jaxformers, name) is not None
+
+
+def test_checkers_know_every_auto_class():
+    tree = ast.parse(Path(jaxformers.__file__).read_text())
+    targets = [target for node in ast.walk(tree) if isinstance(node, ast.Assign) for target in node.targets]
+    written = {target.id for target in targets if isinstance(target, ast.Name)}
+    assert {name for name in written if name.startswith("Auto")} == {f"AutoModelFor{task}" for task in TASKS}
 
 
 def test_unknown_name_is_an_error():

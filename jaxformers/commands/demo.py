@@ -110,9 +110,12 @@ def run(options: argparse.Namespace) -> None:
     timed("read the library", walked, f"{len(corpus)} docstrings")
     timed("import", time.perf_counter() - start, f"jax {jax.__version__} on {jax.devices()[0].platform}")
     compiling: list[float] = []
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda event, seconds, **_: compiling.append(seconds) if event.startswith("/jax/core/compile/") else None
-    )
+
+    def note(event: str, duration_secs: float, **_: str | int) -> None:
+        if event.startswith("/jax/core/compile/"):
+            compiling.append(duration_secs)
+
+    jax.monitoring.register_event_duration_secs_listener(note)
 
     start = time.perf_counter()
     embedder = Embedder.from_pretrained(folder)

@@ -1,0 +1,22 @@
+"""A program as a user writes it: never run, checked by pyright, so that the lazy names keep their types."""
+
+from pathlib import Path
+from typing import assert_type
+
+import numpy as np
+
+import jaxformers as jf
+from jaxformers.core.config import Config
+
+
+def use(folder: Path) -> None:
+    model = jf.AutoModelForCausalLM.from_pretrained(folder, mesh=None, rules=jf.FSDP)
+    assert_type(model, jf.Model)
+    assert_type(model.config, Config)
+    assert_type(jf.AutoConfig.from_pretrained(folder), Config)
+    model.save_pretrained(folder)
+    embedder = jf.Embedder.from_pretrained("owner/name", max_length=128)
+    assert_type(embedder.encode(["a text"], batch_size=8), np.ndarray)
+    tokenizer = jf.AutoTokenizer.from_pretrained(str(folder))
+    tokenizer(["a text"], padding=True)
+    jf.KeyMap({"embed": jf.Part("wte", in_out=True)})
