@@ -93,7 +93,9 @@ class KeyMap:
             return Part(join(theirs, value.key), value.shape, value.index, value.in_out, also, value.exact)
 
         dot = re.escape(theirs) + r"\." if theirs else ""
-        ignore = tuple("^" + dot + p[1:] if p.startswith("^") else ("^" + dot + ".*" + p if dot else p) for p in self.ignore)
+        ignore = tuple(
+            "^" + dot + p[1:] if p.startswith("^") else ("^" + dot + ".*" + p if dot else p) for p in self.ignore
+        )
         return KeyMap({join(ours, k): nest(v) for k, v in self.rules.items()}, ignore)
 
     @cached_property
@@ -118,7 +120,9 @@ class KeyMap:
         for value in self.rules.values():
             part = value if isinstance(value, Part) else Part(value)
             for template in (part.key, *part.also):
-                if set(HOLE.findall(template)) <= {"*"} and to_regex(template + (".{*}" if not part.exact else "")).match(key):
+                if set(HOLE.findall(template)) <= {"*"} and to_regex(
+                    template + (".{*}" if not part.exact else "")
+                ).match(key):
                     return True
         return False
 

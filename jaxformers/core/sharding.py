@@ -55,7 +55,9 @@ def auto_mesh(mesh: Mesh, rules: Rules) -> Mesh:
     """The same mesh with Auto axes, as our rules need. Raises ValueError when the rules name none of its axes."""
     known = {axis for _, axes in rules for axis in ((axes,) if isinstance(axes, str) else axes or ())}
     if known and not known & set(mesh.axis_names):
-        raise ValueError(f"the mesh has axes {mesh.axis_names}, the rules name {sorted(known)}: rename one or the other")
+        raise ValueError(
+            f"the mesh has axes {mesh.axis_names}, the rules name {sorted(known)}: rename one or the other"
+        )
     return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
 
 
@@ -88,7 +90,9 @@ def log_once(name: str | None, size: int, axis: str, parts: int) -> None:
     """Say once that an axis stays whole because it does not divide."""
     if (name, size, axis, parts) not in _LOGGED:
         _LOGGED.add((name, size, axis, parts))
-        log.warning("axis %r of size %d does not divide by mesh axis %r of size %d: it stays whole", name, size, axis, parts)
+        log.warning(
+            "axis %r of size %d does not divide by mesh axis %r of size %d: it stays whole", name, size, axis, parts
+        )
 
 
 def shardings(boxed: Any, mesh: Mesh, rules: Rules) -> Any:

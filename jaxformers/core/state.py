@@ -16,7 +16,9 @@ class KVCache:
     v: jax.Array
 
     @classmethod
-    def zeros(cls, batch: int, length: int, heads: int, dim: int, dtype=jnp.float32, v_dim: int | None = None) -> "KVCache":
+    def zeros(
+        cls, batch: int, length: int, heads: int, dim: int, dtype=jnp.float32, v_dim: int | None = None
+    ) -> "KVCache":
         """An empty cache of `length` slots."""
         v = jnp.zeros((batch, length, heads, v_dim or dim), dtype)
         return cls(jnp.zeros((batch, length, heads, dim), dtype), v)
@@ -51,7 +53,9 @@ class RingCache:
         k, v, slots = k.astype(self.k.dtype), v.astype(self.v.dtype), slots.astype(jnp.int32)
         last = slice(max(count - size, 0), None)
         at = slots[last] % size
-        new = RingCache(self.k.at[:, at].set(k[:, last]), self.v.at[:, at].set(v[:, last]), self.slots.at[at].set(slots[last]))
+        new = RingCache(
+            self.k.at[:, at].set(k[:, last]), self.v.at[:, at].set(v[:, last]), self.slots.at[at].set(slots[last])
+        )
         if count == 1:
             return new, new.k, new.v, far_when_empty(new.slots)
         # The first of several new queries still see entries that the last ones overwrite.

@@ -30,7 +30,9 @@ class LastTokenClassifier(nn.Module):
         logits = Linear(self.labels, self.bias, ("embed", None), name="head")(out.last_hidden_state)
         batch, length = logits.shape[:2]
         if self.pad is None and batch > 1:
-            raise ValueError("a batch of several texts needs pad_token_id in the config, to find each text's last token")
+            raise ValueError(
+                "a batch of several texts needs pad_token_id in the config, to find each text's last token"
+            )
         last = jnp.full((batch,), length - 1)
         if input_ids is not None and self.pad is not None:
             last = jnp.argmax(jnp.arange(length) * (input_ids != self.pad), axis=-1)

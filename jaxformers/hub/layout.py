@@ -41,7 +41,9 @@ def restack_params(params: Any, module: nn.Module) -> dict[str, Any]:
         logical, rows = logical_path(path)
         names = [logical] if rows is None else [logical.format(layer) for layer in rows]
         if absent := [n for n in names if n not in layers]:
-            raise ValueError(f"{'/'.join(path)} needs {absent[0]}, which the parameters lack; are they another model's?")
+            raise ValueError(
+                f"{'/'.join(path)} needs {absent[0]}, which the parameters lack; are they another model's?"
+            )
         out[path] = layers[names[0]] if rows is None else jnp.stack([layers[n] for n in names])
         if out[path].shape != unbox(wanted).shape:
             raise ValueError(f"{'/'.join(path)} has shape {out[path].shape}; the module needs {unbox(wanted).shape}")

@@ -23,7 +23,9 @@ class Static:
 
     __slots__ = ("module", "config", "task", "mesh", "rules", "compute_dtype", "_hash")
 
-    def __init__(self, module: nn.Module, config: Config, task: str | None, mesh, rules: Rules, compute_dtype: Any) -> None:
+    def __init__(
+        self, module: nn.Module, config: Config, task: str | None, mesh, rules: Rules, compute_dtype: Any
+    ) -> None:
         self.module, self.config, self.task = module, config, task
         self.mesh, self.rules, self.compute_dtype = mesh, rules, compute_dtype
         self._hash = hash((module, config, task, mesh, rules, str(compute_dtype)))
@@ -104,7 +106,9 @@ class Model:
                 kwargs[name] = True
         for name in ("labels", "return_dict"):
             if kwargs.pop(name, None) is not None and name == "labels":
-                raise TypeError("models return no loss: take it from the logits, so that it can be differentiated and changed")
+                raise TypeError(
+                    "models return no loss: take it from the logits, so that it can be differentiated and changed"
+                )
         kwargs = {k: v for k, v in kwargs.items() if v is not None}
         options = {k: v for k, v in kwargs.items() if isinstance(v, (bool, int, float, str))}
         arrays = {k: v for k, v in kwargs.items() if k not in options}
@@ -145,9 +149,7 @@ class Model:
         module = relayout(plan.module, scan=scan, remat=remat)
         boxed = abstract_params(module)
         flat = init_params(module, boxed, plan.family, config, key, mesh=mesh, rules=rules, dtype=as_dtype(dtype))
-        return cls(
-            unflatten(flat), module, config, task, mesh=mesh, rules=rules, compute_dtype=as_dtype(compute_dtype)
-        )
+        return cls(unflatten(flat), module, config, task, mesh=mesh, rules=rules, compute_dtype=as_dtype(compute_dtype))
 
     @classmethod
     def from_pretrained(cls, source: str | FilePath, **kwargs: Any) -> Self:

@@ -19,7 +19,9 @@ def split_heads(x: jax.Array, heads: int) -> jax.Array:
     return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads)
 
 
-def attend(module: nn.Module, q, k, v, mask, ctx: Context, *, rate: float, name: str, **kwargs) -> tuple[jax.Array, Records]:
+def attend(
+    module: nn.Module, q, k, v, mask, ctx: Context, *, rate: float, name: str, **kwargs
+) -> tuple[jax.Array, Records]:
     """Run the attention op, or its plain form when the weights are wanted or dropped out."""
     drops = ctx.train and rate > 0.0
     if not drops and not ctx.records(name):

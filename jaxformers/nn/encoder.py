@@ -37,7 +37,9 @@ class TextEmbeddings(nn.Module):
     project: nn.Module | None = None  # from the embedding's width to the stack's
     dropout: float = 0.0
 
-    def __call__(self, ids: jax.Array | None, types: jax.Array | None, embeds: jax.Array | None, ctx: Context) -> jax.Array:
+    def __call__(
+        self, ids: jax.Array | None, types: jax.Array | None, embeds: jax.Array | None, ctx: Context
+    ) -> jax.Array:
         x = self.embed(ids) if embeds is None else embeds
         if self.types is not None:
             x = x + self.types(jnp.zeros(x.shape[:2], jnp.int32) if types is None else types)

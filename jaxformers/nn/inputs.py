@@ -31,7 +31,9 @@ def cached_mask(cache: Cache, mask: jax.Array | None, length: int) -> jax.Array:
     if length > size:
         raise ValueError(f"{length} tokens do not fit a cache of {size} slots; make it longer with init_cache")
     if mask is not None and (mask.ndim != 2 or mask.shape[1] > size):
-        raise ValueError(f"attention_mask has shape {mask.shape}; with a cache of {size} slots expected [B,n], n <= {size}")
+        raise ValueError(
+            f"attention_mask has shape {mask.shape}; with a cache of {size} slots expected [B,n], n <= {size}"
+        )
     if mask is not None and mask.shape[1] != length:
         rest = jnp.ones((batch, size - mask.shape[1]), bool)
         return jnp.concatenate([mask.astype(bool), rest], axis=1)

@@ -31,7 +31,9 @@ class Constant:
 ZEROS, ONES = Constant(0.0), Constant(1.0)
 
 
-def param(module: nn.Module, name: str, init: Callable, shape: tuple[int, ...], axes: tuple[str | None, ...]) -> jax.Array:
+def param(
+    module: nn.Module, name: str, init: Callable, shape: tuple[int, ...], axes: tuple[str | None, ...]
+) -> jax.Array:
     """A parameter whose axes carry logical names; `axes` has one entry for each axis of `shape`."""
     # Reading the collection directly allows leaves that are no plain arrays, and skips linen's tracing of `init`.
     if module.has_variable("params", name):

@@ -131,7 +131,9 @@ class Stack(nn.Module):
         """Empty decoding states, in the layout of the parameters."""
         out: list[Any] = []
         for start, stop, period in self.segments:
-            one = [b.init_state(batch, length, dtype, encoder_length) for b in self.layers.blocks[start : start + period]]
+            one = [
+                b.init_state(batch, length, dtype, encoder_length) for b in self.layers.blocks[start : start + period]
+            ]
             if stop - start == 1:
                 out.append(one[0])
                 continue

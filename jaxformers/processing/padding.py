@@ -36,6 +36,8 @@ def resolve_lengths(
     pad_to_multiple_of: int | None = None,
 ) -> Lengths:
     """Decide how to pad and truncate. Raises ValueError on unknown names, no pad token or lengths that clash."""
+    if max_length is not None and max_length < 0:
+        raise ValueError(f"max_length must not be negative, found {max_length}")
     if max_length is not None and padding is False and truncation is None:
         truncation = True  # max_length alone asks for truncation
     padding = _choice("padding", padding, PADDINGS)
@@ -125,9 +127,20 @@ def side(name: str, value: str) -> str:
 
 def enable_truncation(backend: Backend, truncation: Mapping[str, Any]) -> None:
     """Switch truncation on. Raises ValueError when nothing fits beside the special tokens."""
-    if truncation["max_length"] < 0 or truncation["stride"] < 0:
-        raise ValueError(f"max_length and stride must not be negative: {truncation}")
-    backend.enable_truncation(**truncation)
+    if truncation["stride"] < 0:
+        raise ValueError(f"stride must not be negative, found {truncation['stride']}")
+    try:
+        backend.enable_truncation(**truncation)
+    except ValueError as error:
+        raise ValueError(no_room(truncation)) from error
+
+
+def no_room(truncation: Mapping[str, Any]) -> str:
+    """Say that the stride leaves no tokens for the next row."""
+    return (
+        f"stride {truncation['stride']} is too large for max_length {truncation['max_length']}: "
+        "each row must have room for more than stride tokens beside the special tokens"
+    )
 
 
 def _as_lists(value: Any) -> Any:

@@ -31,14 +31,17 @@ def render_spans(template: str, variables: Mapping[str, Any]) -> tuple[str, list
     """Render a template and return also the character spans of its {% generation %} blocks."""
     pieces: list[str] = []
     spans: list[tuple[int, int]] = []
+    compiled = compile_template(template)
     token = _TRACK.set((pieces, spans))
     try:
-        for piece in compile_template(template).generate(**variables):
+        for piece in compiled.generate(**variables):
             pieces.append(piece)
     except SecurityError as error:
         raise ValueError(f"the chat template does what the sandbox forbids: {error}") from error
     except TemplateError as error:
         raise ValueError(f"the chat template refuses this conversation: {error}") from error
+    except Exception as error:  # whatever a template does to values of a kind it did not expect
+        raise ValueError(f"the chat template fails on this conversation, {type(error).__name__}: {error}") from error
     finally:
         _TRACK.reset(token)
     return "".join(pieces), spans

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+from tokenizers import Encoding, Tokenizer
+
+from jaxformers.processing.padding import no_room
 
 EXPECTED = (
     "a string, a list of strings (a batch, or the words of one text with is_split_into_words=True), "
@@ -30,6 +35,35 @@ def rows_of(text: Any, pair: Any, words: bool) -> tuple[list[Any], bool]:
         found = "one string" if isinstance(pair, str) else f"{len(pair)} texts"
         raise ValueError(f"text is a batch of {len(text)}, so text_pair must be a list of {len(text)}, found {found}")
     return list(zip(text, pair, strict=True)), True
+
+
+def encode_rows(
+    backend: Tokenizer, rows: list[Any], special: bool, words: bool, truncation: Mapping[str, Any] | None
+) -> list[Encoding]:
+    """Encode rows, with the backend's complaints in plain words. Raises ValueError."""
+    try:
+        return backend.encode_batch(rows, add_special_tokens=special, is_pretokenized=words)
+    except TypeError as error:
+        lone = next((text for text in _strings(rows) if any("\ud800" <= letter <= "\udfff" for letter in text)), None)
+        if lone is not None:
+            raise ValueError(f"{lone!r} holds half a surrogate pair, which is no character: decode it first") from error
+        raise ValueError(f"the rows must be {EXPECTED}; found {rows[:3]!r}") from error
+    except BaseException as error:
+        if truncation is None:
+            raise
+        if type(error).__name__ == "PanicException":  # a stride that only this text's length makes too large
+            raise ValueError(no_room(truncation)) from error
+        if type(error) is Exception:  # the library's own error type
+            raise ValueError(f"{error}; truncation={truncation['strategy']!r} does not fit these texts") from error
+        raise
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    else:
+        for item in value or ():
+            yield from _strings(item)
 
 
 def _check(name: str, value: Any) -> None:

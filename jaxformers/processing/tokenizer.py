@@ -16,7 +16,7 @@ from jaxformers.processing.batch import BatchEncoding, collect
 from jaxformers.processing.padding import enable_truncation, pad_batch, resolve_lengths, side
 from jaxformers.processing.settings import Settings
 from jaxformers.processing.special_tokens import SpecialTokens
-from jaxformers.processing.texts import rows_of
+from jaxformers.processing.texts import encode_rows, rows_of
 
 log = logging.getLogger(__name__)
 
@@ -143,9 +143,7 @@ class Tokenizer(SpecialTokens):
         }
         split = self.split_special_tokens if o["split_special_tokens"] is None else o["split_special_tokens"]
         with self._configured(truncation, pad, split) as backend:
-            encodings = backend.encode_batch(
-                rows, add_special_tokens=o["add_special_tokens"], is_pretokenized=is_split_into_words
-            )
+            encodings = encode_rows(backend, rows, o["add_special_tokens"], is_split_into_words, truncation)
         batch = collect(encodings, self.model_input_names, o)
         if o["max_length"] is None and o["verbose"]:
             self._warn_too_long(batch["input_ids"])
@@ -195,6 +193,8 @@ class Tokenizer(SpecialTokens):
             ids = [ids]
         if len(ids) and isinstance(ids[0], (list, tuple)) or len(ids) and getattr(ids[0], "ndim", 0):
             return [self.decode(row, skip_special_tokens, clean_up_tokenization_spaces) for row in ids]
+        if isinstance(ids, str) or any(not 0 <= i < 2**32 for i in ids):
+            raise ValueError(f"ids to decode must be whole numbers from 0, found {ids!r}; replace -100 by a token's id")
         text = self._backend.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
         if self._settings.word_end:
             text = text.replace(self._settings.word_end, " ").strip()

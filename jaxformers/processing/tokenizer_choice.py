@@ -38,6 +38,7 @@ BY_MODEL_TYPE = {
         "Bert": "align bark bert blip bros chinese_clip convbert distilbert electra ernie flava git grounding-dino "
         "layoutlm megatron-bert mm-grounding-dino nezha nomic_bert qdqbert realm retribert squeezebert tvp vilt "
         "visual_bert",
+        "DPRQuestionEncoder": "dpr",
         "MobileBert": "mobilebert",
         "Lxmert": "lxmert",
         "MPNet": "mpnet",

@@ -243,9 +243,6 @@ RECIPES: Mapping[str, Recipe] = {
     "CodeLlama": Recipe(padding_side="left"),
     "Siglip2": Recipe(padding_side="left"),
     "XLNet": Recipe(padding_side="left"),
-    "LayoutLMv2": Recipe(inputs=TYPED_INPUTS),
-    "MarkupLM": Recipe(inputs=TYPED_INPUTS),
-    "Tapas": Recipe(inputs=TYPED_INPUTS),
     "FNet": Recipe(inputs=("input_ids", "token_type_ids")),
 }
 AS_WRITTEN = Recipe()

@@ -153,9 +153,7 @@ TASKS = {
         lambda c, b: PooledClassifier(b, c.num_labels, classifier_rate(c)),
         CLASSIFIER,
     ),
-    "NextSentencePrediction": Task(
-        "BertForNextSentencePrediction", lambda c, b: PooledClassifier(b, 2), NEXT_SENTENCE
-    ),
+    "NextSentencePrediction": Task("BertForNextSentencePrediction", lambda c, b: PooledClassifier(b, 2), NEXT_SENTENCE),
     "MultipleChoice": Task(
         "BertForMultipleChoice",
         lambda c, b: MultipleChoice(PooledClassifier(b, 1, classifier_rate(c))),

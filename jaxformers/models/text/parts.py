@@ -35,7 +35,9 @@ def head_dim(c: Any) -> int:
     return getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
 
 
-def rope(c: Any, entry: Mapping[str, Any] | None = None, *, dim: int | None = None, rotate: Callable = rotate_halves) -> Rope:
+def rope(
+    c: Any, entry: Mapping[str, Any] | None = None, *, dim: int | None = None, rotate: Callable = rotate_halves
+) -> Rope:
     """The rotary spec of a config, or of one `entry` of its rope_parameters. Raises ConfigError for unknown kinds."""
     p = dict(c.rope_parameters if entry is None else entry)
     kind = p.get("rope_type", "default")
