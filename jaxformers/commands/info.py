@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """examples:
   jaxformers info ./minilm
-  jaxformers info ./llama --depth 4
+  jaxformers info ./llama --depth 6
   jaxformers info ./llama --json | jq .parameters
 
 Only headers are read, so a checkpoint of any size answers at once. Layers are counted together as `*`."""
@@ -26,7 +26,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", help="checkpoint folder, weight file or hub name")
-    parser.add_argument("--depth", type=int, default=3, help="parts of a tensor's name to group by (default: 3)")
+    parser.add_argument("--depth", type=int, default=4, help="parts of a tensor's name to group by (default: 4)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
 
@@ -35,13 +35,14 @@ def run(options: argparse.Namespace) -> None:
     """Read the headers, count, print."""
     if options.depth < 1:
         raise ValueError(f"--depth is {options.depth}; expected 1 or more")
+    from jaxformers.core.config import read_json
     from jaxformers.hub.checkpoint import open_checkpoint
     from jaxformers.hub.download import resolve
 
     path = resolve(options.model)
     tensors = open_checkpoint(path)
     file = (path.parent if path.is_file() else path) / "config.json"
-    config = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    config = read_json(file) if file.exists() else {}
     facts = {
         "config": config,
         "tasks": tasks(config.get("model_type")),

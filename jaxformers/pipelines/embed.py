@@ -1,6 +1,5 @@
 """Sentence embeddings: texts in, one vector each out, as sentence-transformers defines them for a checkpoint."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxformers.core.config import read_json
+from jaxformers.core.errors import CheckpointError
 from jaxformers.hub.auto import AutoModel
 from jaxformers.hub.auto_tokenizer import AutoTokenizer
 from jaxformers.hub.download import resolve
 from jaxformers.hub.model import Model
 from jaxformers.pipelines.pooling import Stages, read_stages
+from jaxformers.processing.tokenizer import Tokenizer
 
+UNLIMITED = 8192  # tokens, where no file of the checkpoint says less
 SHORTEST = 16  # tokens; shorter texts are padded up to it
 SHOW_FROM = 16  # batches; less is over before a progress bar is read
 
@@ -23,7 +26,7 @@ class Embedder:
     """A text encoder with its tokenizer and pooling. `encode` is all most callers need."""
 
     def __init__(
-        self, model: Model, tokenizer: Any, stages: Stages = Stages(), max_length: int = 512, lower: bool = False
+        self, model: Model, tokenizer: Tokenizer, stages: Stages = Stages(), max_length: int = 512, lower: bool = False
     ) -> None:
         self.model, self.tokenizer, self.stages = model, tokenizer, stages
         self.max_length, self.lower = max_length, lower
@@ -38,19 +41,17 @@ class Embedder:
         Reads modules.json, the pooling folder, sentence_bert_config.json and the prompts when they are there.
         """
         folder = resolve(source)
+        if not folder.is_dir():
+            raise CheckpointError(
+                f"{folder} is a file; expected the checkpoint's folder, for its tokenizer and pooling"
+            )
         model = AutoModel.from_pretrained(folder, **options)
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        sentence = read_json(folder / "sentence_bert_config.json")
-        config = read_json(folder / "config.json")
-        longest = [
-            sentence.get("max_seq_length"),
-            getattr(tokenizer, "model_max_length", None),
-            config.get("max_position_embeddings"),
-        ]
-        length = min(n for n in [max_length, *longest, 8192] if n)
-        found = cls(model, tokenizer, read_stages(folder), int(length), bool(sentence.get("do_lower_case")))
+        sentence = read_optional(folder / "sentence_bert_config.json")
+        length = longest_input(model, tokenizer, sentence.get("max_seq_length"), max_length)
+        found = cls(model, tokenizer, read_stages(folder), length, bool(sentence.get("do_lower_case")))
+        extra = read_optional(folder / "config_sentence_transformers.json")
         found.folder = folder
-        extra = read_json(folder / "config_sentence_transformers.json")
         found.prompts, found.default_prompt = extra.get("prompts") or {}, extra.get("default_prompt_name")
         return found
 
@@ -153,6 +154,17 @@ def progress(batches: list[list[int]], show: bool) -> Iterator[list[int]]:
     yield from track(batches, "embedding", console=console, transient=True, disable=not console.is_terminal)
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """The file's content, or nothing if it is not there."""
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+def longest_input(model: Model, tokenizer: Tokenizer, usual: int | None, asked: int | None) -> int:
+    """How many tokens a text may have. Raises ValueError if more are asked for than the model has positions."""
+    positions = getattr(model.config, "max_position_embeddings", None) or UNLIMITED
+    limit = min(int(tokenizer.model_max_length), positions, UNLIMITED)
+    if asked is None:
+        return min(usual or limit, limit)
+    if not 1 <= asked <= limit:
+        raise ValueError(f"max_length is {asked}; this checkpoint takes 1 to {limit} tokens")
+    return asked
+
+
+def read_optional(file: Path) -> dict[str, Any]:
+    """A JSON object, or nothing if the checkpoint does not have the file."""
+    return read_json(file) if file.exists() else {}

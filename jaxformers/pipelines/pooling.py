@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jaxformers.core.config import read_json
 from jaxformers.core.errors import CheckpointError
 from jaxformers.hub import safetensors
 
@@ -106,12 +107,11 @@ def read_stages(folder: Path) -> Stages:
     if not file.exists():
         return Stages()
     pooling, rest, prompted = None, [], True
-    for module in json.loads(file.read_text(encoding="utf-8")):
-        kind, path = module["type"].rpartition(".")[2], folder / module["path"]
+    for kind, path in listed(file):
         if kind == "Transformer" and pooling is None:
             continue
         if kind == "Pooling" and pooling is None:
-            config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+            config = read_json(path)
             pooling, prompted = read_pooling(config, path), config.get("include_prompt", True)
         elif kind == "Dense" and pooling is not None:
             rest.append(read_dense(path))
@@ -119,12 +119,23 @@ def read_stages(folder: Path) -> Stages:
             rest.append(Normalize())
         else:
             raise CheckpointError(
-                f"{file}: found stage {module['type']!r}; expected Transformer, Pooling, then Dense or Normalize. "
+                f"{file}: found stage {kind!r}; expected Transformer, Pooling, then Dense or Normalize. "
                 "Take last_hidden_state from AutoModel and write this stage yourself."
             )
     if pooling is None:
         raise CheckpointError(f"{file}: found no Pooling stage; expected one after the Transformer")
     return Stages(pooling, tuple(rest), prompted)
+
+
+def listed(file: Path) -> list[tuple[str, Path]]:
+    """Kind and folder of every stage. Raises CheckpointError if the file says something else."""
+    try:
+        stages = json.loads(file.read_text(encoding="utf-8"))
+        return [(stage["type"].rpartition(".")[2], file.parent / stage["path"]) for stage in stages]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{file}: expected a list of stages with type and path ({error!r}); save it again"
+        ) from error
 
 
 def read_pooling(config: Mapping[str, object], path: Path) -> Pooling:
@@ -144,7 +155,7 @@ def read_pooling(config: Mapping[str, object], path: Path) -> Pooling:
 
 def read_dense(path: Path) -> Dense:
     """Read a Dense stage: config.json and model.safetensors."""
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    config = read_json(path)
     activation = config.get("activation_function", "torch.nn.modules.activation.Tanh").rpartition(".")[2]
     if activation not in ACTIVATIONS:
         raise CheckpointError(f"{path}: found activation {activation!r}; expected one of {list(ACTIVATIONS)}")

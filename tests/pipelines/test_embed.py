@@ -10,6 +10,7 @@ import torch
 from transformers import AutoTokenizer, BertModel
 
 from jaxformers.commands.demo import weights
+from jaxformers.core.errors import CheckpointError
 from jaxformers.pipelines.embed import Embedder, bucket, embed
 
 TEXTS = [
@@ -85,6 +86,17 @@ def test_bad_texts_are_named(tiny):
         tiny.encode("cat")
     with pytest.raises(ValueError, match="batch_size is 0"):
         tiny.encode(["cat"], batch_size=0)
+
+
+def test_longer_texts_on_request(tiny, tiny_bert):
+    text = "how do i read a zip file ? " * 12
+    assert Embedder.from_pretrained(tiny_bert, max_length=64).max_length == 64
+    short = Embedder.from_pretrained(tiny_bert, max_length=8)
+    np.testing.assert_allclose(short.encode([text]), reference(tiny_bert, [text], 8), atol=1e-5)
+    with pytest.raises(ValueError, match="max_length is 65; this checkpoint takes 1 to 64"):
+        Embedder.from_pretrained(tiny_bert, max_length=65)
+    with pytest.raises(CheckpointError, match="is a file"):
+        Embedder.from_pretrained(tiny_bert / "model.safetensors")
 
 
 def test_prompts_of_the_checkpoint(tiny_bert, tmp_path, tiny):

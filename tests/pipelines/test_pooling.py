@@ -76,7 +76,7 @@ def test_both_forms_of_the_pooling_file(tmp_path, config, modes):
         ([("Transformer", ""), ("Pooling", "p")], {"pooling_mode": "attention"}, "found .*attention"),
         ([("Transformer", ""), ("Pooling", "p")], {"pooling_mode_new_idea": True}, "pooling_mode_new_idea"),
         ([("Transformer", ""), ("Pooling", "p")], {}, "no pooling mode"),
-        ([("Transformer", ""), ("Pooling", "p"), ("LSTM", "l")], {"pooling_mode": "mean"}, "models.LSTM"),
+        ([("Transformer", ""), ("Pooling", "p"), ("LSTM", "l")], {"pooling_mode": "mean"}, "stage 'LSTM'"),
         ([("Transformer", "")], {}, "no Pooling stage"),
     ],
 )
@@ -100,3 +100,10 @@ def test_dense_stage_equals_torch(tmp_path):
     pooled = torch.stack([torch.tensor(hidden[0]).mean(0), torch.tensor(hidden[1, :2]).mean(0)])
     expected = torch.nn.functional.normalize(torch.tanh(linear(pooled)), dim=-1)
     np.testing.assert_allclose(read(hidden, mask), expected.detach().numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("text", ["", "{}", '[{"type": "x"}]', "[1]", '[{"type": 1, "path": ""}]'])
+def test_broken_modules_file_is_named(tmp_path, text):
+    (tmp_path / "modules.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"modules\.json"):
+        read_stages(tmp_path)
