@@ -77,7 +77,9 @@ def new_folder(home: Path, name: str) -> tuple[Path, int | None]:
 
 def clean(home: Path, name: str) -> None:
     """Remove what dead processes left behind; bring back an old folder that a crash left set aside."""
-    for left in home.glob(f".{glob_escape(name)}{MARK}*") if fcntl else ():
+    if fcntl is None:
+        return
+    for left in home.glob(f".{glob_escape(name)}{MARK}*"):
         with contextlib.suppress(OSError):
             lock = os.open(left, os.O_RDONLY)
             try:
@@ -94,18 +96,18 @@ def glob_escape(name: str) -> str:
     return re.sub(r"([*?[])", r"[\1]", name)
 
 
-def keep_old(target: Path, staged: Path) -> None:
+def keep_old(old: Path, new: Path) -> None:
     """Link into the new folder what only the old one has; links, so that nothing large is copied."""
-    if not target.is_dir():
+    if not old.is_dir():
         return
-    new = stems(staged)
-    shutil.copymode(target, staged)
-    for old in sorted(target.rglob("*")):
-        place = staged / old.relative_to(target)
-        if old.is_dir() and not old.is_symlink():
+    weights = stems(new)
+    shutil.copymode(old, new)
+    for item in sorted(old.rglob("*")):
+        place = new / item.relative_to(old)
+        if item.is_dir() and not item.is_symlink():
             place.mkdir(exist_ok=True)
-        elif not os.path.lexists(place) and not (old.parent == target and is_stale(old.name, new)):
-            link(old, place)
+        elif not os.path.lexists(place) and not (item.parent == old and is_stale(item.name, weights)):
+            link(item, place)
 
 
 def stems(folder: Path) -> set[tuple[str, str]]:
@@ -155,7 +157,9 @@ def swap(staged: Path, target: Path) -> None:
     """Put the new folder in the old one's place: one exchange where Linux can, else two renames and a way back."""
     if not target.exists():
         staged.rename(target)
-    elif not exchange(staged, target):
+    elif exchange(staged, target):
+        keep_old(staged, target)  # what others put into the old folder since the first time
+    else:
         aside = staged.with_name(staged.name + ".old")
         target.rename(aside)
         try:
@@ -163,6 +167,7 @@ def swap(staged: Path, target: Path) -> None:
         except BaseException:
             aside.rename(target)
             raise
+        keep_old(aside, target)
         shutil.rmtree(aside, ignore_errors=True)
 
 

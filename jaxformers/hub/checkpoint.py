@@ -32,7 +32,7 @@ def candidates(variant: str | None = None) -> list[str]:
     return [with_variant(name + end, variant) for name in WEIGHTS for end in ("", INDEX)]
 
 
-def choose(names: Iterable[str], variant: str | None = None, where: object = "the list of files") -> str:
+def choose(names: Iterable[str], variant: str | None = None, where: str | os.PathLike = "the list of files") -> str:
     """The best weights among file names. Raises CheckpointError if there are none, or several that might be meant."""
     names = sorted(names)
     wanted = candidates(variant)

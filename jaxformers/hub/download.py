@@ -63,9 +63,10 @@ def cached(name: str, where: dict, variant: str | None, weights: bool) -> Path:
         folder = Path(hub.snapshot_download(name, local_files_only=True, **where))
     except OSError as error:
         # Part of a repository is all we fetch, and newer clients call that incomplete but name the folder.
-        if not hasattr(error, "snapshot_path"):
+        part = getattr(error, "snapshot_path", None)
+        if part is None:
             raise unavailable(name, where["revision"], None) from error
-        folder = Path(error.snapshot_path)
+        folder = Path(part)
     if weights:
         choose((item.name for item in folder.iterdir()), variant, f"the cached part of {name}")
     return folder

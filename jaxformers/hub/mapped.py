@@ -19,6 +19,8 @@ DTYPES: dict[str, np.dtype] = {
     ).split()
 }
 
+POINTER = b"version https://git-lfs"
+
 
 def broken(path: str | os.PathLike, found: str, expected: str, advice: str = "") -> CheckpointError:
     """The one form of error about a file: what was found, what was expected, what to do."""
@@ -37,6 +39,8 @@ class MappedFile:
         except OSError as error:
             raise broken(path, f"cannot be opened ({error.strerror})", "a readable file", "Check the path.") from error
         self.raw = np.frombuffer(self.map if self.map is not None else b"", np.uint8)
+        if self.raw[: len(POINTER)].tobytes() == POINTER:
+            raise broken(path, "a Git LFS pointer", "the weights themselves", "Fetch them with `git lfs pull`.")
 
     def __len__(self) -> int:
         return len(self.raw)

@@ -114,8 +114,9 @@ def read(path: str | os.PathLike) -> FlaxFile:
 
 def torch_name(names: tuple[str, ...]) -> str:
     """The state-dict name of a path: collections drop out, `kernel`, `scale` and `embedding` become `weight`."""
-    names = names[1:] if len(names) > 1 and names[0] in ("params", "batch_stats") else names
-    return ".".join((*names[:-1], LEAVES.get(names[-1], names[-1])))
+    *path, leaf = names
+    path = path[1:] if path and path[0] in ("params", "batch_stats") else path
+    return ".".join((*path, LEAVES.get(leaf, leaf)))
 
 
 def torch_layout(leaf: str, array: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ only callables are `Safe` functions the caller lists by global name; every other
 import pickletools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import IO
 
 from jaxformers.core.errors import CheckpointError, UnsafePickleError
 
@@ -21,14 +21,6 @@ VALUES = set(
 )
 
 
-class Readable(Protocol):
-    """What pickletools needs of a file."""
-
-    def read(self, size: int, /) -> bytes: ...
-    def readline(self) -> bytes: ...
-    def tell(self) -> int: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Safe:
     """A function a pickle may call."""
@@ -36,7 +28,9 @@ class Safe:
     call: Callable[..., object]
 
 
-def load(file: Readable, allowed: Mapping[str, object], persistent: Callable[[object], object], path: object) -> object:
+def load(
+    file: IO[bytes], allowed: Mapping[str, object], persistent: Callable[[object], object], path: object
+) -> object:
     """The object a pickle describes. Raises UnsafePickleError for a global not in `allowed`, else CheckpointError."""
     machine = Machine(allowed, persistent, path)
     try:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol, cast
 
 import numpy as np
 
@@ -48,14 +48,14 @@ class Entry:
         return byte_count(self.shape, np.dtype(self.dtype))
 
 
-Tensors = Mapping[str, Entry | ArrayLike] | Iterable[tuple[str, Entry | ArrayLike]]
+Pairs = Iterable[tuple[str, Entry | ArrayLike]]
+Tensors = Mapping[str, Entry | ArrayLike] | Pairs
 
 
 def read(path: str | os.PathLike) -> TensorFile:
     """Map a file's tensors; nothing but the header is read. Raises CheckpointError if any part of it is wrong."""
     file = MappedFile(path)
-    header, start = read_header(file)
-    header.pop("__metadata__", None)
+    header, _, start = read_header(file)
     spans = {name: check_entry(file, name, info, len(file) - start) for name, info in header.items()}
     end = 0
     for name, (begin, stop, _, _) in sorted(spans.items(), key=lambda item: item[1][:2]):
@@ -69,8 +69,8 @@ def read(path: str | os.PathLike) -> TensorFile:
     return TensorFile(file, views)
 
 
-def read_header(file: MappedFile) -> tuple[dict[str, object], int]:
-    """The header as a dictionary, and the byte where the data begin."""
+def read_header(file: MappedFile) -> tuple[dict[str, object], dict[str, str], int]:
+    """The header's tensors, its free text, and the byte where the data begin."""
     size = int.from_bytes(file.bytes(0, 8), "little") if len(file) >= 8 else -1
     if size < 0:
         raise broken(file.path, f"a file of {len(file)} bytes", "a safetensors header of at least 8")
@@ -85,15 +85,15 @@ def read_header(file: MappedFile) -> tuple[dict[str, object], int]:
         raise broken(file.path, f"a header that is not valid JSON ({error})", "a JSON object") from error
     if not isinstance(header, dict):
         raise broken(file.path, f"a header that begins with {text[:10]!r}", "a JSON object")
-    metadata = header.get("__metadata__", {})
+    metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise broken(file.path, "__metadata__ that is not text by name", "a JSON object of strings")
-    return header, 8 + size
+    return header, metadata, 8 + size
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, str]:
     """The free text that the writer put into the header."""
-    return dict(read_header(MappedFile(path))[0].get("__metadata__", {}))
+    return read_header(MappedFile(path))[1]
 
 
 def no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -157,7 +157,7 @@ def write(
 
 def listed(path: str | os.PathLike, tensors: Tensors) -> list[tuple[str, Entry]]:
     """Everything to be written as entries. Raises CheckpointError if a name cannot be written or comes twice."""
-    pairs = list(tensors.items() if isinstance(tensors, Mapping) else tensors)
+    pairs = list(cast(Pairs, tensors.items() if isinstance(tensors, Mapping) else tensors))
     names = {name for name, _ in pairs}
     if len(names) != len(pairs) or "__metadata__" in names:
         raise CheckpointError(f"{path}: a tensor name comes twice or is '__metadata__'; give each its own name.")
@@ -177,7 +177,7 @@ def code_of(path: str | os.PathLike, name: str, entry: Entry) -> str:
     return code
 
 
-def write_tensor(out, path: str | os.PathLike, name: str, entry: Entry, progress: Progress | None) -> None:
+def write_tensor(out: BinaryIO, path: str | os.PathLike, name: str, entry: Entry, progress: Progress | None) -> None:
     """Materialise one tensor and write it in blocks, so that a transposed view needs no second copy of it."""
     array = np.asarray(entry.materialise())
     if array.shape != tuple(entry.shape) or array.dtype != np.dtype(entry.dtype):
@@ -188,7 +188,7 @@ def write_tensor(out, path: str | os.PathLike, name: str, entry: Entry, progress
     for start in range(0, len(rows) if rows.size else 0, step):
         block = np.ascontiguousarray(rows[start : start + step]).reshape(-1).view(np.uint8)
         for at in range(0, len(block), BLOCK):
-            out.write(memoryview(block[at : at + BLOCK]))
+            out.write(block[at : at + BLOCK].data)
             if progress:
                 progress(min(BLOCK, len(block) - at))
 

@@ -6,6 +6,7 @@ import os
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import IO, cast
 
 import numpy as np
 
@@ -105,7 +106,7 @@ def latin1(text="", codec="latin1") -> bytes:
     return text.encode("latin-1")
 
 
-def listed() -> dict[str, object]:
+def listed() -> Mapping[str, object]:
     """Every global a tensor file may name, and what stands for it."""
     names = {f"torch {name}": Kind(dtype) for name, dtype in DTYPES.items()}
     names |= {f"torch {alias}": Kind(DTYPES[name]) for alias, name in ALIASES.items()}
@@ -209,7 +210,9 @@ def read_legacy(file: MappedFile) -> tuple[object, Places]:
 
     with open(file.path, "rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as stream:
         persistent = storage_reader(found)
-        magic, protocol, system, value, keys = (load(stream, ALLOWED, persistent, file.path) for _ in range(5))
+        magic, protocol, system, value, keys = (
+            load(cast(IO[bytes], stream), ALLOWED, persistent, file.path) for _ in range(5)
+        )
         at = stream.tell()
     if magic != MAGIC or protocol != PROTOCOL or type(system) is not dict or system.get("little_endian") is not True:
         advice = "Save it again on a little-endian machine."

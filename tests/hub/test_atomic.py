@@ -143,6 +143,31 @@ def test_a_swap_that_fails_halfway_is_undone(tmp_path, monkeypatch):
     assert siblings(target) == ["model"]
 
 
+def test_files_that_appear_during_the_swap_are_kept(tmp_path, way, monkeypatch):
+    target = tmp_path / "model"
+    fill(target, config_json="old", model_safetensors="old")
+    flush = atomic.flush
+
+    def late(folder):
+        flush(folder)
+        fill(target, log_txt="late")
+
+    monkeypatch.setattr(atomic, "flush", late)
+    with staged_folder(target) as staged:
+        fill(staged, config_json="new", model_safetensors="new")
+    assert contents(target) == {"config.json": "new", "model.safetensors": "new", "log.txt": "late"}
+    assert siblings(target) == ["model"]
+
+
+def test_permissions_are_kept(tmp_path, way):
+    target = tmp_path / "model"
+    fill(target, config_json="old")
+    target.chmod(0o2750)
+    with staged_folder(target) as staged:
+        fill(staged, config_json="new")
+    assert target.stat().st_mode & 0o7777 == 0o2750
+
+
 KILLED = """
 import os, signal, sys
 from jaxformers.hub import atomic

@@ -76,6 +76,12 @@ def test_a_file_by_its_path(tmp_path):
         open_checkpoint(tmp_path / "nowhere")
 
 
+def test_a_pointer_instead_of_weights(tmp_path):
+    (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(CheckpointError, match="a Git LFS pointer; expected the weights themselves. Fetch them"):
+        open_checkpoint(tmp_path)
+
+
 def test_nothing_and_too_much(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"no weights among config\.json.*Looked for model\.safetensors, "):
