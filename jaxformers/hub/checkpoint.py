@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -150,9 +150,10 @@ def read_index(path: Path) -> dict[str, str]:
     if not good:
         raise broken(path, "a weight_map that is empty or not text by name", "{tensor name: file name}")
     for name in set(places.values()):
-        if "/" in name or "\\" in name or "\0" in name or name in ("", ".", ".."):
+        inside = PurePosixPath(name)
+        if inside.is_absolute() or ".." in inside.parts or not inside.parts or set(name) & set("\\\0:"):
             advice = "Do not use this checkpoint unless you trust where it comes from."
-            raise broken(path, f"file name {name!r:.80}", "names of files beside the index", advice)
+            raise broken(path, f"file name {name!r:.80}", "a file inside the folder of the index", advice)
     if path.name.startswith("flax"):
         places = {msgpack.torch_name(tuple(name.split("/"))): file for name, file in places.items()}
     return places

@@ -114,10 +114,12 @@ def test_sharded(tmp_path, suffix):
     [
         ({"a": "gone.safetensors"}, r"1 of its files missing \(gone\.safetensors\)"),
         ({"a": "model-1.safetensors", "b": "model-1.safetensors"}, r"tensor 'b' that is not in model-1\.safetensors"),
-        ({"a": "../model-1.safetensors"}, "files beside the index"),
-        ({"a": "/etc/passwd"}, "files beside the index"),
-        ({"a": "..\\x.safetensors"}, "files beside the index"),
-        ({"a": "."}, "files beside the index"),
+        ({"a": "../model-1.safetensors"}, "inside the folder of the index"),
+        ({"a": "/etc/passwd"}, "inside the folder of the index"),
+        ({"a": "..\\x.safetensors"}, "inside the folder of the index"),
+        ({"a": "sub/../../x.safetensors"}, "inside the folder of the index"),
+        ({"a": "C:x.safetensors"}, "inside the folder of the index"),
+        ({"a": "."}, "inside the folder of the index"),
         ({"a": "config.json"}, "suffix '.json'"),
         ({"a": 3}, "not text"),
         ({}, "empty"),
@@ -130,6 +132,13 @@ def test_an_index_that_lies(tmp_path, places, message):
     put_index(tmp_path, places)
     with pytest.raises(CheckpointError, match=message):
         open_checkpoint(tmp_path)
+
+
+def test_an_index_may_name_files_in_folders_below(tmp_path):
+    (tmp_path / "weights").mkdir()
+    put(tmp_path / "weights", "model-1.safetensors", 4)
+    put_index(tmp_path, {"a": "weights/model-1.safetensors"})
+    assert open_checkpoint(tmp_path)["a"][0] == 4
 
 
 def test_an_index_that_is_not_json(tmp_path):
