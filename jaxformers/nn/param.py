@@ -19,6 +19,18 @@ class Normal:
 
 
 @dataclass(frozen=True)
+class PaddedNormal:
+    """Independent normal values, and zeros in the row of the padding token (None: there is none)."""
+
+    std: float = 0.02
+    pad: int | None = None
+
+    def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+        values = Normal(self.std)(key, shape, dtype)
+        return values if self.pad is None else values.at[self.pad].set(0)
+
+
+@dataclass(frozen=True)
 class Constant:
     """The same value everywhere."""
 

@@ -14,7 +14,8 @@ class Residual:
     """x = after(x + scale * post(branch(pre(x)))), as plain data.
 
     Pre-norm, post-norm, sandwich and scaled residuals fill different slots. Modules held here are templates: a block
-    copies them, so one instance may be used many times. A branch maps (x, ctx, state) to (x, state, records).
+    copies them, so one instance may be used many times. A branch maps (x, ctx, state) to (x, state, records). A branch
+    with a method `idle` that says yes is left out, its norms included.
     """
 
     name: str
@@ -49,6 +50,10 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array, ctx: Context, state: tuple | None = None):
         first, states, records = x, [], {}
         for step, before in zip(self.steps, state or (None,) * len(self.steps), strict=True):
+
+            if hasattr(step.branch, "idle") and step.branch.idle(ctx, before):
+                states.append(before)
+                continue
 
             def slot(name: str, h: jax.Array, step: Residual = step) -> jax.Array:
                 module = getattr(step, name)
