@@ -6,6 +6,7 @@ SHELL := /usr/bin/env bash
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
+# The environment made here has the CPU build of jax; after installing another, say JAX_PLATFORMS=cuda make bench.
 export JAX_PLATFORMS ?= cpu
 
 # pip reads PIP_FIND_LINKS and uv does not: without this uv would take the CUDA build of torch.
