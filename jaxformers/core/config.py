@@ -197,7 +197,7 @@ def refuse_behavioural(cls: type[Config], key: str, value: Any) -> None:
         return
     raise UnknownOption(
         f"config key {key!r} is {value!r}, but {cls.model_type} does not implement it in jaxformers; "
-        f"expected it to be absent or one of {list(BEHAVIOURAL[key])}. Remove the key only if the checkpoint ignores it."
+        f"expected it to be absent or one of {list(BEHAVIOURAL[key])}. Remove the key if the checkpoint ignores it"
     )
 
 

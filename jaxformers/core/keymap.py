@@ -6,7 +6,7 @@ A leaf of our tree is a numpy view of a checkpoint tensor. Reading copies out of
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,7 @@ class Piece:
     shape: tuple[int, ...]  # shape of this piece in our layout
 
 
-@lru_cache(maxsize=None)
+@cache
 def to_regex(template: str) -> re.Pattern[str]:
     """Compile "layers.{i}.attn.{*}" to a pattern with the holes as groups."""
     parts = HOLE.split(template)
@@ -84,7 +84,7 @@ class KeyMap:
         return KeyMap({**other.rules, **mine}, self.ignore + other.ignore)
 
     def under(self, ours: str, theirs: str) -> "KeyMap":
-        """The same table for a tower nested at `ours` in our tree and at `theirs` in the checkpoint ("" for its root)."""
+        """The same table for a tower nested at `ours` in our tree and at `theirs` in the checkpoint; "" is the root."""
 
         def nest(value: str | Part) -> str | Part:
             if isinstance(value, str):

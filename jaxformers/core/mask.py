@@ -44,7 +44,7 @@ class Mask:
         return self.replace(left=left, right=right)
 
     def array(self, q_slots: jax.Array, k_slots: jax.Array) -> jax.Array | None:
-        """Return Bool [1|B,1|H,T,S], or None when everything is visible. q_slots [T], k_slots [S]; a slot < 0 is empty."""
+        """Return Bool [1|B,1|H,T,S], None when all is visible. q_slots [T], k_slots [S]; a slot < 0 is empty."""
         q, k = q_slots[:, None], k_slots[None, :]
         out = None
         if self.right is not None:

@@ -116,6 +116,12 @@ def use_mesh(mesh: Mesh | None, rules: Rules = FSDP) -> Iterator[None]:
         _ACTIVE.reset(token)
 
 
+def mesh_in_use() -> Mesh | None:
+    """The mesh a model is being traced for."""
+    active = _ACTIVE.get()
+    return None if active is None else active[0]
+
+
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:
     """Pin an activation's sharding by logical names; without a mesh in use, return it as it is."""
     active = _ACTIVE.get()

@@ -8,6 +8,7 @@ import jax
 from jaxformers.core.config import Config
 from jaxformers.hub.model import Model
 from jaxformers.hub.pretrained import load_config, load_pretrained
+from jaxformers.models import read_config
 
 # The end of each transformers auto class that some supported type has. Values are what Family.tasks is asked for.
 TASKS = {
@@ -44,6 +45,11 @@ class AutoConfig:
     def from_pretrained(source: str | Path, **kwargs: Any) -> Config:
         """Read config.json from a folder or a Hub id; keywords override its fields."""
         return load_config(source, **kwargs)
+
+    @staticmethod
+    def for_model(model_type: str, **fields: Any) -> Config:
+        """Make a config of a type: `AutoConfig.for_model("llama", hidden_size=64)`; the rest has transformers' defaults."""
+        return read_config({"model_type": model_type, **fields})
 
 
 class AutoModel:

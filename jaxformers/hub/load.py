@@ -70,7 +70,7 @@ def check_unused(sources: list[Source], keys: KeyMap, names: Mapping[str, Any], 
     inside = [k for k in unused if (not prefix or k.startswith(prefix + ".")) and not keys.knows(k)]
     if inside:
         raise CheckpointError(
-            f"the checkpoint holds {len(inside)} tensors that the model does not read, such as {', '.join(inside[:4])}; "
+            f"the checkpoint holds {len(inside)} tensors that the model does not read: {', '.join(inside[:4])}, ...; "
             "the config names a smaller or another model than the checkpoint's"
         )
     if unused:
@@ -142,7 +142,7 @@ def leaf_shardings(boxed: Any, mesh: Mesh | None, rules: sharding.Rules) -> dict
     if mesh is not None:
         return flatten(sharding.shardings(boxed, mesh, rules))
     here = SingleDeviceSharding(jax.config.jax_default_device or jax.local_devices()[0])
-    return {path: here for path in flatten(boxed)}
+    return dict.fromkeys(flatten(boxed), here)
 
 
 def load_params(

@@ -101,7 +101,7 @@ class Model:
         Bools and numbers are static, arrays are traced; `train=True` needs `key` for dropout.
         """
         c = self.config
-        for name in ("output_hidden_states", "output_attentions"):
+        for name in ("output_hidden_states", "output_attentions", "output_router_logits"):
             if kwargs.get(name) is None and getattr(c, name, False):
                 kwargs[name] = True
         for name in ("labels", "return_dict"):

@@ -18,8 +18,8 @@ from jaxformers.hub.init import init_params
 from jaxformers.hub.layout import relayout
 from jaxformers.hub.load import choose_prefix, load_params
 from jaxformers.hub.progress import byte_bar
-from jaxformers.hub.save import hf_entries
 from jaxformers.hub.safetensors import write_sharded
+from jaxformers.hub.save import hf_entries
 from jaxformers.models import Blueprint, blueprint, read_config, task_of
 
 M = TypeVar("M")
@@ -100,7 +100,7 @@ def is_head(path: ParamPath, plan: Blueprint) -> bool:
 
 
 def save_pretrained(model: Any, path: str | Path, *, shard_size: str = "5GB", progress: bool | None = None) -> None:
-    """Write config.json and safetensors as transformers would, aside first, so that a failure leaves the old folder whole."""
+    """Write config.json and safetensors as transformers would, aside first: a failure leaves the old folder whole."""
     plan = model.blueprint
     entries = hf_entries(plan.keys(), model.params)
     dtypes = {str(e.dtype) for e in entries.values() if e.dtype.kind in "fV"}

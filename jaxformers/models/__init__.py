@@ -72,7 +72,8 @@ class Task:
     """A head on a family's backbone.
 
     architecture: transformers' class name. build: (config, backbone) -> module. keys: the head's own table, with
-    absolute keys. at: where the backbone sits in our tree. prefix: where it sits in the checkpoint; None is the family's.
+    absolute keys. at: where the backbone sits in our tree. prefix: where it sits in the checkpoint, None
+    for the family's own.
     backbone: how to build it, when it is not the family's base model.
     """
 
@@ -180,7 +181,7 @@ class Blueprint:
 
 
 def blueprint(config: Config, task: str | None) -> Blueprint:
-    """Plan a model. task: "CausalLM" and so on; None is the base model. Raises ConfigError for a head the type lacks."""
+    """Plan a model. task: "CausalLM" and so on, None for the base model. Raises ConfigError for an unknown head."""
     family = family_of(config.model_type)
     if task is None:
         keys = resolve(family.keys, config)

@@ -49,7 +49,7 @@ def decoder_tasks(
     key: str = "lm_head",
     classifier: str | None = None,
 ) -> Mapping[str, Task]:
-    """Tasks of a decoder family called `name` in transformers. lm: its language model; qa_prefix: that class's base name."""
+    """Tasks of a decoder family called `name` in transformers. lm: its language model. qa_prefix: QA's base name."""
     all_heads = {
         "SequenceClassification": Task(
             f"{classifier or name}ForSequenceClassification",

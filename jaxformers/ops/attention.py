@@ -20,7 +20,7 @@ def attention_weights(
     softcap: float | None = None,
     sinks: jax.Array | None = None,
 ) -> jax.Array:
-    """Probabilities [B,H,T,S] in float32. q [B,T,H,D], k [B,S,K,D], mask Bool [1|B,1|H,T,S], bias [1|B,1|H,T,S], sinks [H]."""
+    """Probabilities [B,H,T,S] in float32. q [B,T,H,D], k [B,S,K,D], mask and bias [1|B,1|H,T,S], sinks [H]."""
     b, t, h, d = q.shape
     kv = k.shape[2]
     scores = einsum("btkgd,bskd->bkgts", q.reshape(b, t, kv, h // kv, d), k)

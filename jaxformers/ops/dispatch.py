@@ -1,4 +1,4 @@
-"""Dispatch: one public function, a reference, and an ordered list of alternatives; the first that does not refuse runs."""
+"""Dispatch: one public function, a reference, and faster alternatives in order; the first that does not refuse runs."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-_FORCED: ContextVar[dict[str, str]] = ContextVar("jaxformers_ops", default={})
+_FORCED: ContextVar[dict[str, str] | None] = ContextVar("jaxformers_ops", default=None)
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Op:
         return add
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        forced = _FORCED.get().get(self.name)
+        forced = (_FORCED.get() or {}).get(self.name)
         if forced == "reference":
             return self.reference(*args, **kwargs)
         reasons = []
@@ -62,7 +62,7 @@ class Op:
 @contextmanager
 def use(**choices: str) -> Iterator[None]:
     """Force implementations while a function is traced: `with use(attention="reference")`."""
-    token = _FORCED.set({**_FORCED.get(), **choices})
+    token = _FORCED.set({**(_FORCED.get() or {}), **choices})
     try:
         yield
     finally:

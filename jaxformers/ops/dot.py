@@ -5,7 +5,10 @@ import jax.numpy as jnp
 
 
 def precision(*arrays: jax.Array) -> jax.lax.Precision | None:
-    """HIGHEST for float32 operands, unless `jax_default_matmul_precision` is set: GPUs and TPUs would round them to fewer bits."""
+    """HIGHEST for float32 operands, which GPUs and TPUs would round to fewer bits.
+
+    None when `jax_default_matmul_precision` is set: then the user has chosen.
+    """
     if jax.config.jax_default_matmul_precision is not None:
         return None
     wide = all(x.dtype in (jnp.float32, jnp.float64) for x in arrays)
