@@ -4,6 +4,7 @@ import jax
 from flax import linen as nn
 
 from jaxformers.core.context import Context
+from jaxformers.core.mask import Mask
 from jaxformers.core.sharding import constrain
 from jaxformers.core.state import CrossState, KVCache, RingCache
 from jaxformers.nn.linear import Linear
@@ -69,6 +70,10 @@ class Attention(nn.Module):
             q, k = self.rope(q, ctx.positions), self.rope(k, ctx.positions)
         return q, k, v
 
+    def visible(self, ctx: Context) -> Mask:
+        """What a query may see: the context's rules, and the window."""
+        return ctx.mask.within(self.window)
+
     def extras(self) -> dict[str, jax.Array]:
         """Further inputs of the attention op; for kinds of attention that have some."""
         return {}
@@ -87,7 +92,7 @@ class Attention(nn.Module):
             q,
             k.astype(q.dtype),
             v.astype(q.dtype),
-            ctx.mask.within(self.window),
+            self.visible(ctx),
             ctx,
             rate=self.dropout,
             name="attentions",
@@ -101,6 +106,13 @@ class Attention(nn.Module):
         out = out.reshape(*x.shape[:-1], -1)
         out = Linear(x.shape[-1], self.out_bias, ("heads", "embed"), name="o_proj")(out)
         return out, state, records
+
+
+class TwoSidedAttention(Attention):
+    """Self-attention whose window reaches as far ahead as back; for masks that are not causal."""
+
+    def visible(self, ctx: Context) -> Mask:
+        return ctx.mask.around(None if self.window is None else self.window - 1)
 
 
 class CrossAttention(nn.Module):

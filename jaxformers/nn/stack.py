@@ -1,6 +1,6 @@
 """Stack: layers in order, with runs that repeat scanned; the parameter tree tells which.
 
-A scanned run is named with Python's range: `layers/0:26:2/1/...` are layers 1, 3, ..., 25. A lone layer is `layers/25/...`.
+A scanned run is named with Python's range: `layers/0:26:2/1/...` are layers 1, 3, ..., 25. A lone layer is `layers/25`.
 """
 
 from dataclasses import dataclass
