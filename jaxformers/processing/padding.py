@@ -40,22 +40,21 @@ def resolve_lengths(
         raise ValueError(f"max_length must not be negative, found {max_length}")
     if max_length is not None and padding is False and truncation is None:
         truncation = True  # max_length alone asks for truncation
-    padding = _choice("padding", padding, PADDINGS)
-    truncation = _choice("truncation", truncation, TRUNCATIONS)
+    pad = _choice("padding", padding, PADDINGS)
+    cut = _choice("truncation", truncation, TRUNCATIONS)
     if max_length is None and tokenizer.model_max_length <= NO_LENGTH:
-        if padding == "max_length" or truncation is not None:
+        if pad == "max_length" or cut is not None:
             max_length = tokenizer.model_max_length
     elif max_length is None:  # the model has no maximal length, so there is nothing to pad or truncate to
-        padding = None if padding == "max_length" else padding
-        truncation = None
-    if padding is not None and tokenizer.pad_token_id is None:
+        pad, cut = None if pad == "max_length" else pad, None
+    if pad is not None and tokenizer.pad_token_id is None:
         raise ValueError(
             "padding needs a pad token and this tokenizer has none: set tokenizer.pad_token = tokenizer.eos_token, "
             'or add one with tokenizer.add_special_tokens({"pad_token": "[PAD]"})'
         )
-    if padding and truncation and pad_to_multiple_of and max_length is not None and max_length % pad_to_multiple_of:
+    if pad and cut and pad_to_multiple_of and max_length is not None and max_length % pad_to_multiple_of:
         raise ValueError(f"max_length {max_length} is not a multiple of pad_to_multiple_of {pad_to_multiple_of}")
-    return Lengths(padding, truncation, max_length)
+    return Lengths(pad, cut, max_length)
 
 
 def _choice(name: str, value: bool | str | None, choices: Sequence[str]) -> str | None:

@@ -59,7 +59,7 @@ class SpecialTokens:
     @property
     def all_special_ids(self) -> list[int]:
         """Return the ids of `all_special_tokens`."""
-        return self.convert_tokens_to_ids(self.all_special_tokens)
+        return [self.convert_tokens_to_ids(token) for token in self.all_special_tokens]
 
     @property
     def added_tokens_decoder(self) -> dict[int, AddedToken]:
@@ -73,7 +73,7 @@ class SpecialTokens:
 
     get_added_vocab = added_tokens_encoder.fget
 
-    def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> int | None | list[int | None]:
+    def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
         """Return the id of a token or the ids of several; an unknown token has the id of `unk_token`."""
         if not isinstance(tokens, str):
             return [self.convert_tokens_to_ids(token) for token in tokens]
@@ -120,8 +120,9 @@ class SpecialTokens:
                 self._extra = list(new) if replace_extra_special_tokens and new else [*self._extra, *new]
                 added.extend(new)
             elif key in self._named:
-                self._named[key] = _special(_checked(key, value))
-                added.append(self._named[key])
+                token = _special(_checked(key, value))
+                self._named[key] = token
+                added.append(token)
             else:
                 raise ValueError(f"{key!r} is no special token; use one of {[*self._named, EXTRA[0]]}")
         return self.add_tokens(added, special_tokens=True)

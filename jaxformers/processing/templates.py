@@ -153,6 +153,7 @@ def plain(value: Any) -> Any:
         return plain(value.item())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if callable(getattr(value, "model_dump", None)):  # pydantic
-        return plain(value.model_dump())
+    dump = getattr(value, "model_dump", None)  # pydantic
+    if callable(dump):
+        return plain(dump())
     return f"<{type(value).__name__}>"

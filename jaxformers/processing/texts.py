@@ -38,7 +38,7 @@ def rows_of(text: Any, pair: Any, words: bool) -> tuple[list[Any], bool]:
 
 
 def encode_rows(
-    backend: Tokenizer, rows: list[Any], special: bool, words: bool, truncation: Mapping[str, Any] | None
+    backend: Tokenizer, rows: list[Any], special: bool, words: bool, truncation: Mapping[str, Any]
 ) -> list[Encoding]:
     """Encode rows, with the backend's complaints in plain words. Raises ValueError."""
     try:
@@ -49,12 +49,11 @@ def encode_rows(
             raise ValueError(f"{lone!r} holds half a surrogate pair, which is no character: decode it first") from error
         raise ValueError(f"the rows must be {EXPECTED}; found {rows[:3]!r}") from error
     except BaseException as error:
-        if truncation is None:
-            raise
-        if type(error).__name__ == "PanicException":  # a stride that only this text's length makes too large
+        if type(error).__name__ == "PanicException" and truncation:  # a stride that only this text makes too large
             raise ValueError(no_room(truncation)) from error
         if type(error) is Exception:  # the library's own error type
-            raise ValueError(f"{error}; truncation={truncation['strategy']!r} does not fit these texts") from error
+            cut = f" with truncation={truncation['strategy']!r}" if truncation else ""
+            raise ValueError(f"the tokenizer cannot encode these texts{cut}: {error}") from error
         raise
 
 

@@ -127,13 +127,13 @@ class Tokenizer(SpecialTokens):
     def _encode(self, text: Any, pair: Any, *, is_split_into_words: bool, **o: Any) -> BatchEncoding:
         rows, batched = rows_of(text, pair, is_split_into_words)
         lengths = resolve_lengths(self, o["padding"], o["truncation"], o["max_length"], o["pad_to_multiple_of"])
-        truncation = lengths.truncation and {
+        cut: dict[str, Any] = {
             "max_length": lengths.max_length,
             "stride": o["stride"],
             "strategy": lengths.truncation,
             "direction": side("truncation_side", self.truncation_side),
         }
-        pad = lengths.padding and {
+        pad: dict[str, Any] = {
             "length": lengths.max_length if lengths.padding == "max_length" else None,
             "direction": side("padding_side", o["padding_side"] or self.padding_side),
             "pad_id": self.pad_token_id,
@@ -142,8 +142,9 @@ class Tokenizer(SpecialTokens):
             "pad_to_multiple_of": o["pad_to_multiple_of"],
         }
         split = self.split_special_tokens if o["split_special_tokens"] is None else o["split_special_tokens"]
-        with self._configured(truncation, pad, split) as backend:
-            encodings = encode_rows(backend, rows, o["add_special_tokens"], is_split_into_words, truncation)
+        cut, pad = cut if lengths.truncation else {}, pad if lengths.padding else {}
+        with self._configured(cut, pad, split) as backend:
+            encodings = encode_rows(backend, rows, o["add_special_tokens"], is_split_into_words, cut)
         batch = collect(encodings, self.model_input_names, o)
         if o["max_length"] is None and o["verbose"]:
             self._warn_too_long(batch["input_ids"])
@@ -185,7 +186,7 @@ class Tokenizer(SpecialTokens):
 
     def decode(
         self, token_ids: Any, skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool | None = None
-    ) -> str | list[str]:
+    ) -> Any:
         """Return the text of ids, or a list of texts for a batch of ids; arrays are welcome."""
         ids = token_ids["input_ids"] if isinstance(token_ids, Mapping) else token_ids
         ids = ids.tolist() if hasattr(ids, "tolist") else ids

@@ -52,6 +52,10 @@ def _bert(backend: Tokenizer, options: Mapping[str, Any]) -> None:
     backend.decoder = decoders.WordPiece(prefix="##")
 
 
+def _lowercase_bert(backend: Tokenizer, options: Mapping[str, Any]) -> None:
+    _bert(backend, {**options, "do_lower_case": True})  # the class stores the option and never uses it
+
+
 def _byte_level(backend: Tokenizer, options: Mapping[str, Any]) -> None:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=bool(options.get("add_prefix_space", False)))
     backend.decoder = decoders.ByteLevel()
@@ -126,8 +130,8 @@ def _t5(backend: Tokenizer, options: Mapping[str, Any]) -> None:
 
 def _precompiled(backend: Tokenizer) -> Any:
     """Return the SentencePiece table among the file's normalizers: the only one a rebuilt Unigram keeps."""
-    steps = backend.normalizer
-    steps = list(steps) if isinstance(steps, normalizers.Sequence) else [steps]
+    found: Any = backend.normalizer
+    steps: Any = found if isinstance(found, normalizers.Sequence) else [found]
     return next((step for step in steps if isinstance(step, normalizers.Precompiled)), None)
 
 
@@ -195,11 +199,24 @@ _GPT2 = Recipe("BPE", BYTE_BPE, _names(END, END, END, None), _byte_level)
 _LLAMA_MODEL = {"dropout": None, "unk_token": None, "fuse_unk": True, "byte_fallback": True, "ignore_merges": False}
 _LLAMA = Recipe("BPE", _LLAMA_MODEL, _names("<unk>", "<s>", "</s>"), _llama, padding_side="left")
 
+_INFILL = {
+    "prefix_token": "▁<PRE>",
+    "middle_token": "▁<MID>",
+    "suffix_token": "▁<SUF>",
+    "eot_token": "▁<EOT>",
+    "fill_token": "<FILL_ME>",
+}
+
 RECIPES: Mapping[str, Recipe] = {
     **dict.fromkeys(
-        "Bert Electra LayoutLM MobileBert Lxmert SqueezeBert ConvBert DPRQuestionEncoder DPRContextEncoder".split(),
+        "Bert Electra LayoutLM MobileBert Lxmert SqueezeBert".split(),
         _BERT,
     ),
+    **dict.fromkeys(
+        ("DPRQuestionEncoder", "DPRContextEncoder"),
+        Recipe("WordPiece", {}, _BERT_TOKENS, _lowercase_bert, _around_cls_sep, TYPED_INPUTS),
+    ),
+    "ConvBert": Recipe(inputs=TYPED_INPUTS),
     "DistilBert": Recipe("WordPiece", {}, _BERT_TOKENS, _bert, _around_cls_sep),
     "MPNet": Recipe(
         "WordPiece", {}, _names("[UNK]", "<s>", "</s>", "<pad>", "<s>", "</s>", "<mask>"), _bert, _mpnet_ends
@@ -238,9 +255,9 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "XLMRoberta": Recipe("Unigram", {"unk_id": 3}, _ROBERTA_TOKENS, _metaspace_words, _xlm_roberta_ends),
     "T5": Recipe("Unigram", {"unk_id": 2}, _names("<unk>", "-", "</s>", "<pad>"), _t5, _t5_ends),
-    "Deberta": Recipe(inputs=TYPED_INPUTS),
-    "DebertaV2": Recipe(inputs=TYPED_INPUTS),
-    "CodeLlama": Recipe(padding_side="left"),
+    "Deberta": Recipe(inputs=("input_ids", "attention_mask", "token_type_ids")),
+    "DebertaV2": Recipe(inputs=("input_ids", "attention_mask", "token_type_ids")),
+    "CodeLlama": Recipe(tokens=_INFILL, padding_side="left"),
     "Siglip2": Recipe(padding_side="left"),
     "XLNet": Recipe(padding_side="left"),
     "FNet": Recipe(inputs=("input_ids", "token_type_ids")),

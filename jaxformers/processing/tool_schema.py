@@ -58,7 +58,8 @@ def _signature(function: Callable[..., Any], name: str) -> tuple[dict[str, Any],
 
 def hint_schema(hint: Any) -> dict[str, Any]:
     """Turn a type hint into a JSON schema. Raises ValueError on a type JSON has no word for."""
-    origin, arguments = get_origin(hint), get_args(hint)
+    origin: Any = get_origin(hint)
+    arguments: tuple[Any, ...] = get_args(hint)
     if origin is None and isinstance(hint, type) and issubclass(hint, enum.Enum):
         return _choices(hint, [member.value for member in hint])
     if origin is None:
@@ -74,8 +75,8 @@ def hint_schema(hint: Any) -> dict[str, Any]:
         return {"type": "array", "items": hint_schema(arguments[0])}
     elif origin is tuple and len(arguments) > 1 and ... not in arguments:
         return {"type": "array", "prefixItems": [hint_schema(argument) for argument in arguments]}
-    elif origin is dict:
-        return {"type": "object", "additionalProperties": hint_schema(arguments[1])}
+    elif origin is dict and len(arguments) == 2:
+        return {"type": "object", "additionalProperties": hint_schema(arguments[-1])}
     raise ValueError(
         f"the type hint {hint!r} has no JSON schema: use int, float, str, bool, Enum, Literal, list, dict, a tuple of "
         "two or more fixed types, or unions of these, or pass the tool's schema instead of the function"
