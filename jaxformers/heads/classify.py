@@ -66,10 +66,11 @@ class FirstTokenHead(nn.Module):
     labels: int
     act: Callable = jnp.tanh
     dropout: float = 0.0
+    token_dropout: float | None = None  # on the token itself; None: the same rate
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        x = dropout(self, x[:, 0], self.dropout, train)
+        x = dropout(self, x[:, 0], self.dropout if self.token_dropout is None else self.token_dropout, train)
         x = self.act(Linear(self.width, True, ("embed", None), name="dense")(x))
         x = dropout(self, x, self.dropout, train)
         return Linear(self.labels, True, ("embed", None), name="out")(x)

@@ -78,6 +78,8 @@ class MaskedLM(nn.Module):
         """An empty cache for `length` tokens, for models that decode."""
         return self.backbone.init_cache(batch, length, dtype, **kwargs)
 
-    def __call__(self, input_ids: jax.Array | None = None, **kwargs) -> LogitsOutput:
+    def __call__(self, input_ids: jax.Array | None = None, logits_to_keep: int = 0, **kwargs) -> LogitsOutput:
+        """As the backbone; `logits_to_keep` > 0 scores only that many last tokens."""
         out = self.backbone(input_ids, **kwargs)
-        return LogitsOutput(logits=self.head(out.last_hidden_state, self.backbone.embed), **records_of(out))
+        x = out.last_hidden_state[:, -logits_to_keep:] if logits_to_keep else out.last_hidden_state
+        return LogitsOutput(logits=self.head(x, self.backbone.embed), **records_of(out))

@@ -1,19 +1,20 @@
 """TextEncoder: summed embeddings, a stack that sees both ways (or causally, as a decoder), and a pooler."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxformers.core.context import Context, recording
+from jaxformers.core.mask import Mask
 from jaxformers.core.outputs import BaseModelOutput
 from jaxformers.core.sharding import constrain
 from jaxformers.core.state import Cache
 from jaxformers.nn.inputs import decoder_context, read_attention_mask, token_count
 from jaxformers.nn.linear import Linear
 from jaxformers.nn.param import dropout
-from jaxformers.nn.stack import Stack
 
 
 class Pooler(nn.Module):
@@ -25,6 +26,20 @@ class Pooler(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.act(Linear(self.width, True, ("embed", None), name="dense")(x[:, 0]))
+
+
+@dataclass(frozen=True)
+class PaddedPositions:
+    """RoBERTa's positions: tokens count from pad + 1, padding tokens stand at pad and are not counted."""
+
+    pad: int
+
+    def __call__(self, ids: jax.Array | None, slots: jax.Array) -> jax.Array:
+        """Positions [1|B,T] of new tokens; all of them count when only embeddings are known."""
+        if ids is None:
+            return slots[None] + self.pad + 1
+        real = (ids != self.pad).astype(jnp.int32)
+        return (jnp.cumsum(real, axis=1) + slots[0]) * real + self.pad
 
 
 class TextEmbeddings(nn.Module):
@@ -56,6 +71,7 @@ class TextEncoder(nn.Module):
 
     positions: how positions follow from (input_ids or None, slots [T]); slots by default.
     bias: a module (slots) -> [1,H,T,S] added to every layer's scores (MPNet).
+    encoder_width: of the encoder output that cross-attention reads; None when the layers have none.
     """
 
     embeddings: TextEmbeddings
@@ -65,6 +81,7 @@ class TextEncoder(nn.Module):
     bias: nn.Module | None = None
     positions: Callable | None = None
     causal: bool = False
+    encoder_width: int | None = None
 
     @property
     def embed(self) -> nn.Module:
@@ -73,13 +90,37 @@ class TextEncoder(nn.Module):
 
     def dummy_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Inputs to initialise with."""
-        return {"input_ids": jax.ShapeDtypeStruct((1, 2), jnp.int32)}
+        inputs = {"input_ids": jax.ShapeDtypeStruct((1, 2), jnp.int32)}
+        if self.encoder_width is not None:
+            inputs["encoder_hidden_states"] = jax.ShapeDtypeStruct((1, 2, self.encoder_width), jnp.float32)
+        return inputs
 
     def init_cache(self, batch: int, length: int, dtype=jnp.float32, encoder_length: int = 0) -> Cache:
-        """An empty cache for `length` tokens, for models that decode."""
-        valid = jnp.ones((batch, length), bool)
+        """An empty cache for `length` tokens, and for an encoder output of `encoder_length` where one is read."""
+        if not self.causal:
+            raise ValueError("a cache needs a model that decodes: set is_decoder=True in its config")
         state = self.layers.init_state(batch, length, dtype, encoder_length)
-        return Cache(state, jnp.zeros((), jnp.int32), valid)
+        heard = jnp.ones((batch, encoder_length), bool) if encoder_length else None
+        return Cache(state, jnp.zeros((), jnp.int32), jnp.ones((batch, length), bool), heard)
+
+    def read_encoder(self, states: jax.Array | None, mask: jax.Array | None, cache: Cache | None):
+        """The encoder's output, its mask, and the cache with that mask in it. Raises ValueError if it has no place."""
+        if not self.causal:
+            return None, Mask(), cache  # as transformers, an encoder reads no other encoder
+        if states is None:
+            return None, Mask(keys=None if cache is None else cache.encoder_valid), cache
+        if self.encoder_width is None:
+            raise ValueError("encoder_hidden_states need cross-attention: set add_cross_attention=True in the config")
+        if cache is None:
+            return states, read_attention_mask(mask), cache
+        room = 0 if cache.encoder_valid is None else cache.encoder_valid.shape[1]
+        if states.shape[1] != room:
+            raise ValueError(
+                f"encoder_hidden_states have length {states.shape[1]}, the cache has room for {room}; "
+                f"make it with init_cache(..., encoder_length={states.shape[1]})"
+            )
+        heard = jnp.ones(states.shape[:2], bool) if mask is None else mask.astype(bool)
+        return states, read_attention_mask(heard), cache.replace(encoder_valid=heard)
 
     def __call__(
         self,
@@ -101,15 +142,16 @@ class TextEncoder(nn.Module):
         record = recording(
             hidden_states=output_hidden_states, attentions=output_attentions, cross_attentions=output_attentions
         )
+        encoder, encoder_mask, cache = self.read_encoder(encoder_hidden_states, encoder_attention_mask, past_key_values)
         ctx, cache = decoder_context(
             length,
             attention_mask,
             position_ids,
-            past_key_values,
+            cache,
             causal=self.causal,
             positions=None if self.positions is None else lambda slots, real: self.positions(input_ids, slots),
-            encoder=encoder_hidden_states,
-            encoder_mask=read_attention_mask(encoder_attention_mask),
+            encoder=encoder,
+            encoder_mask=encoder_mask,
             train=train,
             record=record,
         )

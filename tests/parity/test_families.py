@@ -116,6 +116,8 @@ def test_cached_decode(row: Row, tmp_path: Path) -> None:
     for scan in (False, True):
         ours = load(row, tmp_path, scan=scan)
         extra = {"encoder_length": inputs["input_ids"].shape[1]} if name != "input_ids" else {}
+        if "encoder_hidden_states" in inputs:
+            extra = {"encoder_length": inputs["encoder_hidden_states"].shape[1]}
         cache = ours.init_cache(len(ids), ids.shape[1] + 2, **extra)
         first = {k: v for k, v in inputs.items() if k not in (name, "attention_mask")}
         if name == "input_ids":
@@ -144,15 +146,15 @@ def jf_logits(logits: np.ndarray) -> Any:
 def test_gradients(row: Row, tmp_path: Path) -> None:
     """The gradient of one loss with respect to every parameter, under torch's names."""
     model = torch_side.make(row)
-    torch_side.save(model, tmp_path)
+    torch_side.save(model, tmp_path / "model")
     inputs = row.inputs(model.config, np.random.RandomState(0))
     out = model(**{k: torch.tensor(v) for k, v in inputs.items()}, **row.call)
     name = "logits" if "logits" in out else "last_hidden_state"
     weights = np.random.RandomState(1).randn(*out[name].shape).astype(np.float32)
     (out[name] * torch.tensor(weights)).sum().backward()
-    theirs = {k: p.grad.numpy() for k, p in model.named_parameters() if p.grad is not None}
+    theirs = torch_side.gradients(model, tmp_path / "gradients")
 
-    ours = load(row, tmp_path)
+    ours = load(row, tmp_path / "model")
     grads = jax.grad(lambda m: (m(**inputs, **row.call)[name] * weights).sum())(ours)
     got = dict(to_hf(ours.blueprint.keys(), grads.params))
     shared = [k for k in theirs if k in got]

@@ -6,13 +6,23 @@ from typing import Any, ClassVar
 from flax import linen as nn
 
 from jaxformers.core.config import Config
+from jaxformers.core.errors import ConfigError
 from jaxformers.core.keymap import KeyMap
 from jaxformers.heads.classify import MultipleChoice, PooledClassifier
 from jaxformers.heads.lm import MaskedHead, MaskedLM
 from jaxformers.heads.pretraining import SentencePair
-from jaxformers.heads.tokens import SpanFinder, TokenClassifier
 from jaxformers.models import Family, Task, register
-from jaxformers.nn.attention import Attention, CrossAttention
+from jaxformers.models.text.encoder_tasks import (
+    CHOICE,
+    CLASSIFIER,
+    classifier_rate,
+    masked_keys,
+    padded_tables,
+    text_encoding,
+    token_tasks,
+)
+from jaxformers.nn.attention import Attention
+from jaxformers.nn.cross import OptionalCrossAttention
 from jaxformers.nn.embed import Embed
 from jaxformers.nn.encoder import Pooler, TextEmbeddings, TextEncoder
 from jaxformers.nn.linear import Linear
@@ -48,6 +58,22 @@ class BertConfig(Config):
     eos_token_id: int | tuple | None = None
     tie_word_embeddings: bool = True
 
+    def validate(self) -> None:
+        check_bert(self)
+
+
+def check_bert(c: Any) -> None:
+    """Raise ConfigError for what BERT's line cannot be."""
+    if c.hidden_size % c.num_attention_heads:
+        raise ConfigError(
+            f"hidden_size {c.hidden_size} is not a multiple of num_attention_heads {c.num_attention_heads}"
+        )
+    if getattr(c, "add_cross_attention", False) and not c.is_decoder:
+        raise ConfigError("add_cross_attention needs a decoder: set is_decoder=True as well")
+    kind = c.extra.get("position_embedding_type", "absolute")
+    if kind not in (None, "absolute"):
+        raise ConfigError(f"position_embedding_type {kind!r} is not supported (nor is it by transformers 5)")
+
 
 def bert_block(c: Any) -> Block:
     """One layer: attention, attention over an encoder if asked for, feed-forward; a norm after each sum."""
@@ -57,7 +83,7 @@ def bert_block(c: Any) -> Block:
     attn = Attention(heads, heads, dim, qkv_bias=True, out_bias=True, dropout=drop)
     steps = [Residual("attn", attn, after=norm, dropout=c.hidden_dropout_prob)]
     if c.add_cross_attention:
-        cross = CrossAttention(heads, dim, qkv_bias=True, out_bias=True, dropout=drop)
+        cross = OptionalCrossAttention(heads, dim, qkv_bias=True, out_bias=True, dropout=drop)
         steps.append(Residual("cross", cross, after=norm, dropout=c.hidden_dropout_prob))
     mlp = Mlp(c.intermediate_size, activation(c.hidden_act))
     return Block((*steps, Residual("mlp", mlp, after=norm, dropout=c.hidden_dropout_prob)))
@@ -78,8 +104,9 @@ def bert_embeddings(c: Any, project: nn.Module | None = None) -> TextEmbeddings:
 
 def unpooled(c: Any) -> TextEncoder:
     """The encoder without its pooler, as most heads use it."""
-    layers = Layers((bert_block(c),) * c.num_hidden_layers)
-    return TextEncoder(bert_embeddings(c), Stack(layers), causal=c.is_decoder)
+    layers = Stack(Layers((bert_block(c),) * c.num_hidden_layers))
+    encoder_width = c.hidden_size if c.add_cross_attention else None
+    return TextEncoder(bert_embeddings(c), layers, causal=c.is_decoder, encoder_width=encoder_width)
 
 
 def bert(c: Any) -> TextEncoder:
@@ -117,21 +144,8 @@ def bert_lm_head(c: Any) -> MaskedHead:
     return MaskedHead(c.hidden_size, c.vocab_size, activation(c.hidden_act), norm, c.tie_word_embeddings)
 
 
-def bert_lm_keys(c: Any) -> KeyMap:
-    """The masked-LM head; an untied one keeps its own bias beside its own table."""
-    own = {"head.dense": "cls.predictions.transform.dense", "head.norm": "cls.predictions.transform.LayerNorm"}
-    if c.tie_word_embeddings:
-        return KeyMap({**own, "head": "cls.predictions"}, ignore=(r"^cls\.predictions\.decoder\.",))
-    decoder = "cls.predictions.decoder"
-    return KeyMap({**own, "head": decoder, "head.decoder": decoder}, ignore=(r"^cls\.predictions\.bias$",))
-
-
-def classifier_rate(c: Any) -> float:
-    """Dropout before a classifier."""
-    return c.hidden_dropout_prob if c.classifier_dropout is None else c.classifier_dropout
-
-
-CLASSIFIER = KeyMap({"head": "classifier"})
+TRANSFORM = "cls.predictions.transform."
+bert_lm_keys = masked_keys(TRANSFORM + "dense", TRANSFORM + "LayerNorm", "cls.predictions", "cls.predictions.decoder")
 NEXT_SENTENCE = KeyMap({"head": "cls.seq_relationship"})
 
 
@@ -157,22 +171,11 @@ TASKS = {
     "MultipleChoice": Task(
         "BertForMultipleChoice",
         lambda c, b: MultipleChoice(PooledClassifier(b, 1, classifier_rate(c))),
-        KeyMap({"classifier.head": "classifier"}),
+        CHOICE,
         at="classifier.backbone",
     ),
-    "TokenClassification": Task(
-        "BertForTokenClassification",
-        lambda c, b: TokenClassifier(b, c.num_labels, classifier_rate(c)),
-        CLASSIFIER,
-        backbone=unpooled,
-    ),
-    "QuestionAnswering": Task(
-        "BertForQuestionAnswering",
-        lambda c, b: SpanFinder(b),
-        KeyMap({"head": "qa_outputs"}),
-        backbone=unpooled,
-    ),
-    "TextEncoding": Task("BertModel", lambda c, b: b, at="", prefix=""),
+    **token_tasks("Bert", unpooled),
+    **text_encoding("Bert"),
 }
 
-register(Family(BertConfig, "BertModel", bert, BERT_KEYS, "bert", TASKS))
+register(Family(BertConfig, "BertModel", bert, BERT_KEYS, "bert", TASKS, padded_tables("embeddings.embed")))
