@@ -45,6 +45,8 @@ def load_tokenizer(path: Path, overrides: Mapping[str, Any], kind: type[Tokenize
     options |= _special_tokens_map(folder, options) if path.is_dir() else {}
     options = {**recipe.tokens, **options, **overrides}
     backend, kept = _backend(file, text, recipe, options)
+    if "added_tokens_decoder" not in options and path.is_dir():
+        kept = _added_tokens_file(folder, options) | kept
     named, extra = _special_tokens(name, options, {token.content: token for token in kept.values()})
     truncation, padding = backend.truncation, backend.padding
     settings = Settings(
@@ -161,6 +163,18 @@ def _special_tokens_map(folder: Path, options: Mapping[str, Any]) -> dict[str, A
     if EXTRA[1] in found and (options.get(EXTRA[0]) or options.get(EXTRA[1])):
         found.pop(EXTRA[1])
     return found
+
+
+def _added_tokens_file(folder: Path, options: Mapping[str, Any]) -> dict[int, tokenizers.AddedToken]:
+    """Read the oldest list of added tokens, ids by text."""
+    listed = [options.get(name) for name in NAMES]
+    extra = options.get(EXTRA[0]) or options.get(EXTRA[1])
+    listed += extra if isinstance(extra, (list, tuple)) else []
+    special = {str(as_token(token)) for token in listed if token}
+    return {
+        index: tokenizers.AddedToken(text, normalized=text not in special, special=text in special)
+        for text, index in _read_json(folder / "added_tokens.json").items()
+    }
 
 
 def _chat_template(folder: Path, config: Mapping[str, Any]) -> str | dict[str, str] | None:

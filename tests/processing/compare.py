@@ -7,7 +7,19 @@ from hypothesis import strategies as st
 
 from tests.processing.zoo import BERT, CHAT, END, SENTENCE
 
-SPECIAL = [*BERT, *SENTENCE, *CHAT, END, "<0x41>", "<tool>", "<extra_id_3>", "<|begin_of_text|>", "<bos>", "word"]
+SPECIAL = [
+    "<late>",
+    *BERT,
+    *SENTENCE,
+    *CHAT,
+    END,
+    "<0x41>",
+    "<tool>",
+    "<extra_id_3>",
+    "<|begin_of_text|>",
+    "<bos>",
+    "word",
+]
 SPACES = [" ", "  ", "   \t ", "\n", "\n\n", "\r\n", "\u00a0", "\u3000", "\u2028", "\u200b", "\ufeff"]
 CONTROL = ["\x00", "\x7f", "\u200d", "\ufffd", "\U000e0041", "\U0010fffd", "\u202eمرحبا\u202c"]
 SCRIPTS = ["שלום", "नमस्ते", "ไทย", "漢字かな交じり", "한국어", "ﬁ", "Ⅷ", "ß", "İ", "e\u0301\u0323", "𝔘𝔫𝔦"]

@@ -218,7 +218,7 @@ ZOO: dict[str, Kind] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             **dict(zip(("unk_token", "bos_token", "eos_token", "pad_token"), SENTENCE[:4], strict=True)),
         },
-        {"added_tokens.json": {}},
+        {"added_tokens.json": {"<late>": 401, "<mask>": 400}},
     ),
     "xlm-roberta": Kind(lambda: unigram(XLM), {"tokenizer_class": "XLMRobertaTokenizer"}),
     "t5": Kind(lambda: unigram(T5), {"tokenizer_class": "T5Tokenizer", "extra_ids": 10}),
