@@ -70,7 +70,7 @@ class TextEncoder(nn.Module):
     """embeddings -> layers -> norm -> pooler. With `causal` it decodes: it takes and returns a cache.
 
     positions: how positions follow from (input_ids or None, slots [T]); slots by default.
-    bias: a module (slots) -> [1,H,T,S] added to every layer's scores (MPNet).
+    bias: a module (q_slots, k_slots) -> [1,H,T,S] added to every layer's scores (MPNet).
     encoder_width: of the encoder output that cross-attention reads; None when the layers have none.
     """
 
@@ -156,7 +156,7 @@ class TextEncoder(nn.Module):
             record=record,
         )
         if self.bias is not None:
-            ctx = ctx.replace(bias=self.bias(ctx.slots))
+            ctx = ctx.replace(bias=self.bias(ctx.slots, ctx.slots))
         x = self.embeddings(input_ids, token_type_ids, inputs_embeds, ctx)
         x = constrain(x, "batch", "length", None)
         x, states, records = self.layers(x, ctx, None if cache is None else cache.layers)

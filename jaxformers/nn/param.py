@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 
@@ -38,6 +39,17 @@ class Constant:
 
     def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
         return jnp.full(shape, self.value, dtype)
+
+
+@dataclass(frozen=True)
+class Sinusoids:
+    """Sines of position / 10000 ** (column / width) in even columns, cosines in odd ones. Source: arXiv:1706.03762."""
+
+    def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+        size, width = shape
+        column = np.arange(width)
+        angle = np.arange(size)[:, None] / np.power(10000, 2 * (column // 2) / width)
+        return jnp.asarray(np.where(column % 2 == 0, np.sin(angle), np.cos(angle)), dtype)
 
 
 ZEROS, ONES = Constant(0.0), Constant(1.0)
