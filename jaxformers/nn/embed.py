@@ -30,6 +30,16 @@ class Embed(nn.Module):
         return dot(x, self.embedding.T)
 
 
+class ScaledEmbed(Embed):
+    """table[ids] * scale; read backwards without the scale (Gemma)."""
+
+    scale: float = 1.0
+
+    def __call__(self, ids: jax.Array) -> jax.Array:
+        # The factor is rounded to the table's precision, as the checkpoints were trained.
+        return jnp.take(self.embedding, ids, axis=0) * jnp.asarray(self.scale, self.embedding.dtype)
+
+
 class LearnedPositions(nn.Module):
     """x + table[position + offset], then dropout. OPT and BART shift by two."""
 

@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from jaxformers.core.config import Config
-from jaxformers.core.errors import ConfigError
 from jaxformers.core.frozen import FrozenDict
 from jaxformers.models import Family, register
 from jaxformers.models.tasks import decoder_tasks
-from jaxformers.models.text.parts import LLAMA_KEYS, decoder, self_attention
+from jaxformers.models.text.parts import LLAMA_KEYS, check_width, decoder, embedding_init, self_attention
 from jaxformers.nn.decoder import Decoder
 from jaxformers.nn.mlp import GatedMlp
 from jaxformers.nn.norm import RMSNorm
@@ -47,10 +46,7 @@ class LlamaConfig(Config):
         self.default("num_key_value_heads", self.num_attention_heads)
 
     def validate(self) -> None:
-        if self.hidden_size % self.num_attention_heads:
-            raise ConfigError(
-                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
-            )
+        check_width(self)
 
 
 def llama(c: LlamaConfig) -> Decoder:
@@ -60,7 +56,7 @@ def llama(c: LlamaConfig) -> Decoder:
     return decoder(c, lambda i: block, norm)
 
 
-register(Family(LlamaConfig, "LlamaModel", llama, LLAMA_KEYS, "model", decoder_tasks("Llama")))
+register(Family(LlamaConfig, "LlamaModel", llama, LLAMA_KEYS, "model", decoder_tasks("Llama"), embedding_init))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,4 +95,5 @@ def mistral(c: MistralConfig) -> Decoder:
     return decoder(c, lambda i: block, norm)
 
 
-register(Family(MistralConfig, "MistralModel", mistral, LLAMA_KEYS, "model", decoder_tasks("Mistral", qa_prefix=None)))
+TASKS = decoder_tasks("Mistral", qa_prefix=None)
+register(Family(MistralConfig, "MistralModel", mistral, LLAMA_KEYS, "model", TASKS, embedding_init))

@@ -1,17 +1,20 @@
-"""Pieces that the llama line shares: rotary settings, attention, stacks and the key table."""
+"""Pieces that the llama line shares: rotary settings, attention, stacks, the key table and config checks."""
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from flax import linen as nn
 
+from jaxformers.core.config import Config
 from jaxformers.core.errors import ConfigError
 from jaxformers.core.keymap import KeyMap
 from jaxformers.nn.attention import Attention
 from jaxformers.nn.decoder import Decoder
 from jaxformers.nn.embed import Embed
+from jaxformers.nn.param import PaddedNormal
 from jaxformers.nn.position import DynamicRope, LongRope, Rope, inverse_frequencies
 from jaxformers.nn.residual import Block
 from jaxformers.nn.stack import Layers, Stack
@@ -30,9 +33,55 @@ LLAMA_KEYS = KeyMap(
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class HeadDimConfig(Config):
+    """For types whose transformers config has no head_dim, though their models read one when the file names it."""
+
+    head_dim: int | None = None
+
+    def downgrade(self, written: dict[str, Any]) -> dict[str, Any]:
+        if self.head_dim is None:
+            del written["head_dim"]  # transformers would take a null for a width
+        return written
+
+
 def head_dim(c: Any) -> int:
     """Width of one head."""
     return getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+
+
+def check_width(c: Any) -> None:
+    """Raise ConfigError unless hidden_size splits into heads, for types that insist on it."""
+    if c.hidden_size % c.num_attention_heads:
+        raise ConfigError(
+            f"hidden_size {c.hidden_size} is not a multiple of num_attention_heads {c.num_attention_heads}"
+        )
+
+
+def check_layer_types(c: Any) -> None:
+    """Raise ConfigError unless layer_types names full or sliding attention for each layer."""
+    unknown = sorted(set(c.layer_types) - {"full_attention", "sliding_attention"})
+    if unknown:
+        raise ConfigError(
+            f"layer_types holds {unknown}; {c.model_type} knows 'full_attention' and 'sliding_attention' only"
+        )
+    if len(c.layer_types) != c.num_hidden_layers:
+        raise ConfigError(
+            f"layer_types has {len(c.layer_types)} entries for num_hidden_layers {c.num_hidden_layers}; "
+            "give one for each layer, or drop layer_types"
+        )
+    if "sliding_attention" in c.layer_types and c.sliding_window is None:
+        raise ConfigError("layer_types has 'sliding_attention', but sliding_window is not set or not in use; set it")
+
+
+def layer_window(c: Any, layer: int) -> int | None:
+    """The window of one layer; None where it sees everything."""
+    return c.sliding_window if c.layer_types[layer] == "sliding_attention" else None
+
+
+def embedding_init(c: Any) -> Mapping[str, Callable]:
+    """The word table's scheme: normal, with zeros for the padding token."""
+    return {r"(^|\.)embed\.embedding$": PaddedNormal(c.initializer_range, c.pad_token_id)}
 
 
 def rope(
@@ -44,11 +93,25 @@ def rope(
     if kind not in ROPES:
         raise ConfigError(f"rope_type {kind!r} is unknown; expected one of {', '.join(ROPES)}")
     dim = head_dim(c) if dim is None else dim
-    dim = int(dim * p.get("partial_rotary_factor", 1.0))
+    if kind != "proportional":
+        dim = int(dim * p.get("partial_rotary_factor", 1.0))
     try:
         return ROPES[kind](c, p, dim, rotate)
     except KeyError as missing:
         raise ConfigError(f"rope_type {kind!r} needs {missing} in rope_parameters; found {sorted(p)}") from None
+
+
+def whole_rope(c: Any, entry: Mapping[str, Any] | None = None) -> Rope:
+    """The rotary spec of types that rotate whole heads. Raises ConfigError where a partial rotation cannot be meant."""
+    p = dict(c.rope_parameters if entry is None else entry)
+    kind, part = p.get("rope_type", "default"), p.get("partial_rotary_factor", 1.0)
+    if kind == "default":
+        p.pop("partial_rotary_factor", None)  # transformers does not read it here
+    elif kind != "proportional" and int(head_dim(c) * part) != head_dim(c):
+        raise ConfigError(
+            f"{c.model_type} rotates whole heads; found partial_rotary_factor {part} with rope_type {kind!r}, remove it"
+        )
+    return rope(c, p)
 
 
 def default_rope(c: Any, p: Mapping[str, Any], dim: int, rotate: Callable) -> Rope:
@@ -125,6 +188,14 @@ def long_rope(c: Any, p: Mapping[str, Any], dim: int, rotate: Callable) -> Rope:
     return LongRope(table(p["short_factor"]), float(scale), rotate, long=table(p["long_factor"]), original=original)
 
 
+def proportional_rope(c: Any, p: Mapping[str, Any], dim: int, rotate: Callable) -> Rope:
+    """Frequencies spaced over the whole head, those beyond `partial_rotary_factor` zero."""
+    turning = int(p.get("partial_rotary_factor", 1.0) * dim // 2)
+    table = inverse_frequencies(p["rope_theta"], dim)[: dim // 2]
+    table[turning:] = 0
+    return Rope(floats(table / np.float32(p.get("factor", 1.0))), rotate=rotate)
+
+
 ROPES: dict[str, Callable[..., Rope]] = {
     "default": default_rope,
     "linear": linear_rope,
@@ -132,6 +203,7 @@ ROPES: dict[str, Callable[..., Rope]] = {
     "yarn": yarn_rope,
     "llama3": llama3_rope,
     "longrope": long_rope,
+    "proportional": proportional_rope,
 }
 
 
@@ -140,7 +212,7 @@ def floats(values: np.ndarray) -> tuple[float, ...]:
     return tuple(float(v) for v in values)
 
 
-def self_attention(c: Any, **changes: Any) -> Attention:
+def self_attention(c: Any, kind: type[Attention] = Attention, **changes: Any) -> Attention:
     """Attention as the llama line configures it; `changes` override what a family does otherwise."""
     fields: dict[str, Any] = {
         "heads": c.num_attention_heads,
@@ -149,11 +221,13 @@ def self_attention(c: Any, **changes: Any) -> Attention:
         "dropout": getattr(c, "attention_dropout", None) or 0.0,
     }
     if "rope" not in changes:
-        fields["rope"] = rope(c)
-    return Attention(**{**fields, **changes})
+        fields["rope"] = whole_rope(c)
+    return kind(**{**fields, **changes})
 
 
-def decoder(c: Any, block: Callable[[int], Block], norm: nn.Module | None, **changes: Any) -> Decoder:
-    """A decoder of `num_hidden_layers` blocks, block(i) being the template of layer i."""
+def decoder(
+    c: Any, block: Callable[[int], Block], norm: nn.Module | None, embed: nn.Module | None = None, **changes: Any
+) -> Decoder:
+    """A decoder of `num_hidden_layers` blocks, block(i) being the template of layer i; a plain table if no `embed`."""
     layers = Layers(tuple(block(i) for i in range(c.num_hidden_layers)))
-    return Decoder(Embed(c.vocab_size, c.hidden_size), Stack(layers), norm, **changes)
+    return Decoder(Embed(c.vocab_size, c.hidden_size) if embed is None else embed, Stack(layers), norm, **changes)
