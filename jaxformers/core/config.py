@@ -83,6 +83,7 @@ class Config:
                 self._set(name, read(getattr(self, name)))
         if self.id2label is not None:
             self._set("id2label", FrozenDict({int(k): v for k, v in self.id2label.items()}))
+        check_types(self)
         self.resolve()
         if hasattr(self, "rope_parameters"):
             self._set("rope_parameters", freeze(read_rope(self)))

@@ -48,7 +48,7 @@ class AutoConfig:
 
     @staticmethod
     def for_model(model_type: str, **fields: Any) -> Config:
-        """Make a config of a type: `AutoConfig.for_model("llama", hidden_size=64)`; the rest has transformers' defaults."""
+        """Make a config of a type, `AutoConfig.for_model("llama", hidden_size=64)`, with transformers' defaults."""
         return read_config({"model_type": model_type, **fields})
 
 

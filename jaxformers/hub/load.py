@@ -128,9 +128,9 @@ def read_params(
             source.shape, shardings[source.path], lambda index: read_slice(source, tensors, index, target)
         )
         array.block_until_ready()
+        progress(sum(tensors[key].nbytes for _, key in source.pieces))
         for _, key in source.pieces:
             release(key)
-        progress(sum(tensors[key].nbytes for _, key in source.pieces))
         return array
 
     with ThreadPoolExecutor(THREADS) as pool:
@@ -155,30 +155,35 @@ def load_params(
     rules: sharding.Rules = sharding.FSDP,
     dtype: Any = None,
     fresh: Callable[[list[Path]], dict[Path, jax.Array]] | None = None,
+    keyed: bool = True,
     may_be_fresh: Callable[[Path], bool] = lambda path: False,
+    is_constant: Callable[[Path], bool] = lambda path: False,
     progress: Callable[[int], None] = lambda n: None,
 ) -> dict[str, Any]:
     """Build a parameter tree from checkpoint tensors. Raises CheckpointError on missing, extra or misshapen ones.
 
-    fresh: makes the values of leaves that the checkpoint lacks and `may_be_fresh` allows (a new head).
+    fresh: makes the values of leaves that the checkpoint lacks and `may_be_fresh` allows (a new head), given `keyed`, or
+    that `is_constant` says are always the same.
     """
     sources, missing = find_sources(keys, boxed, tensors)
-    lost = {p: k for p, k in missing.items() if not may_be_fresh(p)}
+    lost = {p: k for p, k in missing.items() if not (may_be_fresh(p) or is_constant(p))}
     if lost:
         path, wanted = next(iter(lost.items()))
         raise CheckpointError(
             f"{'/'.join(path)} needs {', '.join(wanted[:3])}, not in the checkpoint"
             f" ({len(lost)} parameters lack a tensor); is it another model's, or is a shard missing?"
         )
-    if missing and fresh is None:
-        names = ", ".join("/".join(p) for p in missing)
+    random = [p for p in missing if not is_constant(p)]
+    if missing and fresh is None or random and not keyed:
+        names = ", ".join("/".join(p) for p in random or missing)
         raise CheckpointError(
             f"the checkpoint has no values for {names}; pass key=jax.random.key(0) to initialise them"
         )
     check_unused(sources, keys, tensors, prefix)
     check_shapes(sources, tensors)
     flat = read_params(sources, tensors, leaf_shardings(boxed, mesh, rules), dtype, progress)
+    if random:
+        log.warning("newly initialised, train them before use: %s", ", ".join("/".join(p) for p in random))
     if missing and fresh is not None:
-        log.warning("newly initialised, train them before use: %s", ", ".join("/".join(p) for p in missing))
         flat |= fresh(list(missing))
     return unflatten({path: flat[path] for path in flatten(boxed)})

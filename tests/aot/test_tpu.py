@@ -23,7 +23,8 @@ pytestmark = pytest.mark.slow
 HBM = 16 * 2**30  # of one v5e chip
 LLAMA_8B = dict(
     vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
-    num_key_value_heads=8, max_position_embeddings=8192, rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
+    num_key_value_heads=8, max_position_embeddings=8192,
+    rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
 )  # fmt: skip
 
 

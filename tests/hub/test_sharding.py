@@ -1,4 +1,4 @@
-"""On eight virtual devices: the same numbers as on one, shards of the expected shapes, and constraints in the program."""
+"""On eight virtual devices: the numbers of one device, shards of the expected shapes, constraints in the program."""
 
 from pathlib import Path
 
