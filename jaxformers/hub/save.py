@@ -41,4 +41,4 @@ def hf_entries(keys: KeyMap, params: Any) -> dict[str, Entry]:
 def to_hf(keys: KeyMap, params: Any) -> Iterator[tuple[str, np.ndarray]]:
     """Pairs of their key and its tensor, in their layout."""
     for key, entry in hf_entries(keys, params).items():
-        yield key, np.asarray(entry.read())
+        yield key, np.asarray(entry.materialise())
