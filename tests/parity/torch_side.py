@@ -7,6 +7,7 @@ import numpy as np
 import torch
 import transformers
 
+from jaxformers.hub.checkpoint import open_checkpoint
 from tests.parity.row import Row
 
 transformers.logging.set_verbosity_error()
@@ -40,12 +41,27 @@ def run(model: Any, inputs: dict[str, np.ndarray], **options: Any) -> dict[str, 
 
 
 def to_numpy(value: Any) -> Any:
-    """Tensors to arrays inside tuples; other objects (caches) as they are."""
+    """Tensors to arrays inside tuples and nested outputs; other objects (caches) as they are."""
     if isinstance(value, torch.Tensor):
         return value.float().numpy() if value.is_floating_point() else value.numpy()
     if isinstance(value, (tuple, list)):
         return tuple(to_numpy(v) for v in value)
+    if isinstance(value, transformers.utils.ModelOutput):
+        return {k: to_numpy(v) for k, v in value.items() if v is not None}
     return value
+
+
+def gradients(model: Any, folder: Path) -> dict[str, np.ndarray]:
+    """Each parameter's gradient under the name that the parameter has in files; the model's own numbers are lost."""
+    nothing = float("nan")  # what has no gradient, and so is not compared
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.full_like(parameter, nothing) if parameter.grad is None else parameter.grad)
+        for buffer in model.buffers():
+            if buffer.is_floating_point():
+                buffer.fill_(nothing)
+    saved = open_checkpoint(save(model, folder))
+    return {k: np.array(v) for k, v in saved.items() if np.isfinite(v).all()}
 
 
 def save(model: Any, folder: Path, dtype: torch.dtype = torch.float32) -> Path:

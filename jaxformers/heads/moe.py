@@ -1,0 +1,34 @@
+"""Language models of sparse decoders: logits, and the loss that evens out the experts' load."""
+
+import jax
+from flax import struct
+
+from jaxformers.core.outputs import LogitsOutput
+from jaxformers.heads.lm import CausalLM
+from jaxformers.ops.moe import load_balance
+
+
+@struct.dataclass
+class MoeLogitsOutput(LogitsOutput):
+    """`aux_loss` comes with router_logits; training adds it to the loss, times the config's router_aux_loss_coef."""
+
+    aux_loss: jax.Array | None = None
+
+
+class MoeCausalLM(CausalLM):
+    """CausalLM that returns the load-balancing loss beside router_logits. top_k: experts chosen for each token."""
+
+    top_k: int = 1
+
+    def __call__(
+        self, input_ids: jax.Array | None = None, attention_mask: jax.Array | None = None, **kwargs
+    ) -> MoeLogitsOutput:
+        out = super().__call__(input_ids, attention_mask=attention_mask, **kwargs)
+        loss = None
+        if out.router_logits:
+            # A mask of all cached slots says nothing about which of these tokens are real.
+            count = out.router_logits[0].shape[0]
+            real = attention_mask if attention_mask is not None and attention_mask.size == count else None
+            loss = load_balance(out.router_logits, self.top_k, real)
+        fields = {name: getattr(out, name) for name in LogitsOutput.__dataclass_fields__}
+        return MoeLogitsOutput(**fields, aux_loss=loss)
