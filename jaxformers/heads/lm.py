@@ -55,10 +55,11 @@ class MaskedHead(nn.Module):
     norm: nn.Module
     tied: bool = True
     bias: bool = True
+    dense_bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, embed: nn.Module) -> jax.Array:
-        x = self.act(Linear(self.width, True, ("embed", None), name="dense")(x))
+        x = self.act(Linear(self.width, self.dense_bias, ("embed", None), name="dense")(x))
         x = self.norm(x)
         scores = embed.attend(x) if self.tied else Linear(self.vocab, False, ("embed", "vocab"), name="decoder")(x)
         return scores + param(self, "bias", ZEROS, (self.vocab,), ("vocab",)) if self.bias else scores

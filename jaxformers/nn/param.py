@@ -20,6 +20,18 @@ class Normal:
 
 
 @dataclass(frozen=True)
+class TruncatedNormal:
+    """Normal values of which none lies further than `cutoff` deviations from zero."""
+
+    std: float = 0.02
+    cutoff: float = 2.0
+
+    def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+        values = jax.random.truncated_normal(key, -self.cutoff, self.cutoff, shape, dtype)
+        return values * jnp.asarray(self.std, dtype)
+
+
+@dataclass(frozen=True)
 class PaddedNormal:
     """Independent normal values, and zeros in the row of the padding token (None: there is none)."""
 
@@ -29,6 +41,16 @@ class PaddedNormal:
     def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
         values = Normal(self.std)(key, shape, dtype)
         return values if self.pad is None else values.at[self.pad].set(0)
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Independent values between -bound and bound."""
+
+    bound: float
+
+    def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+        return jax.random.uniform(key, shape, jnp.float32, -self.bound, self.bound).astype(dtype)
 
 
 @dataclass(frozen=True)
