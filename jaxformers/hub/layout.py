@@ -17,7 +17,10 @@ T = TypeVar("T")
 def relayout(module: T, **changes: Any) -> T:
     """The same module with every `Stack` in it changed: `relayout(module, scan=True, remat="full")`."""
     if isinstance(module, tuple):
-        return tuple(relayout(m, **changes) for m in module)  # type: ignore[return-value]
+        new_items = tuple(relayout(m, **changes) for m in module)
+        # Unchanged things stay the same objects: a module that two others share must remain one.
+        same = all(a is b for a, b in zip(new_items, module, strict=True))
+        return module if same else new_items  # type: ignore[return-value]
     if not isinstance(module, nn.Module):
         return module
     fields = {f.name: getattr(module, f.name) for f in dataclasses.fields(module) if f.name not in ("parent", "name")}

@@ -1,6 +1,7 @@
 """from_pretrained and save_pretrained: folders and Hub ids to models and back."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -8,6 +9,7 @@ import jax
 from jax.sharding import Mesh
 
 from jaxformers.core.config import Config, read_json
+from jaxformers.core.keymap import logical_path
 from jaxformers.core.sharding import FSDP, Rules, auto_mesh
 from jaxformers.hub.abstract import Path as ParamPath
 from jaxformers.hub.abstract import abstract_params, as_dtype
@@ -20,7 +22,7 @@ from jaxformers.hub.load import choose_prefix, load_params
 from jaxformers.hub.progress import byte_bar
 from jaxformers.hub.safetensors import write_sharded
 from jaxformers.hub.save import hf_entries
-from jaxformers.models import Blueprint, blueprint, read_config, task_of
+from jaxformers.models import Blueprint, blueprint, family_of, read_config, task_of
 
 M = TypeVar("M")
 HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only")
@@ -63,6 +65,9 @@ def load_pretrained(
         config = read_config(read_json(folder if folder.is_dir() else folder.parent), **kwargs)
     elif kwargs:
         config = config.replace(**kwargs)
+    tensors = open_checkpoint(folder, variant=variant)
+    if (adapt := family_of(config.model_type).adapt) is not None:
+        config = adapt(config, tensors)
     mesh = None if mesh is None else auto_mesh(mesh, rules)
     task = task_of(config) if task == AUTO else task
     plan = blueprint(config, task)
@@ -70,12 +75,11 @@ def load_pretrained(
     boxed = abstract_params(module)
 
     def fresh(paths: list[ParamPath]) -> dict[ParamPath, jax.Array]:
-        assert key is not None
+        seed = jax.random.key(0) if key is None else key
         return init_params(
-            module, boxed, plan.family, config, key, mesh=mesh, rules=rules, dtype=as_dtype(dtype), only=paths
+            module, boxed, plan.family, config, seed, mesh=mesh, rules=rules, dtype=as_dtype(dtype), only=paths
         )
 
-    tensors = open_checkpoint(folder, variant=variant)
     prefix = choose_prefix(plan.prefixes, plan.base_keys, tensors)
     with byte_bar(f"loading {config.model_type}", tensors.nbytes, progress) as advance:
         params = load_params(
@@ -86,8 +90,10 @@ def load_pretrained(
             mesh=mesh,
             rules=rules,
             dtype=as_dtype(dtype),
-            fresh=None if key is None else fresh,
+            fresh=fresh,
+            keyed=key is not None,
             may_be_fresh=lambda path: is_head(path, plan),
+            is_constant=lambda path: any(re.search(p, logical_path(path)[0]) for p in plan.family.constants),
             progress=advance,
         )
     return cls(params, module, config, task, mesh=mesh, rules=rules, compute_dtype=as_dtype(compute_dtype))  # type: ignore[call-arg]

@@ -92,6 +92,8 @@ class Family:
 
     tasks: by the end of transformers' auto class name: "CausalLM" for AutoModelForCausalLM.
     init: {pattern of our parameter path: initializer}, where transformers' scheme is not normal(initializer_range).
+    constants: patterns of parameters that always start the same, so that a checkpoint may lack them.
+    adapt: (config, checkpoint) -> config, for what only the tensors tell.
     """
 
     config: type[Config]
@@ -101,6 +103,8 @@ class Family:
     prefix: str
     tasks: Mapping[str, Task] = field(default_factory=dict)
     init: Callable[[Any], Mapping[str, Callable]] | None = None
+    constants: tuple[str, ...] = ()
+    adapt: Callable[[Any, Mapping[str, Any]], Any] | None = None
 
     @property
     def model_type(self) -> str:
