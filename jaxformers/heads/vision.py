@@ -102,7 +102,7 @@ class MaskedImageModeling(nn.Module):
 
     backbone: nn.Module
     decoder: PixelShuffle
-    patch: int | tuple[int, ...]
+    patch: int | tuple[int, ...] | None = None  # None: whatever it is, it need not equal the stride
     extra: int = 1
 
     def dummy_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -112,7 +112,7 @@ class MaskedImageModeling(nn.Module):
     def __call__(
         self, pixel_values: jax.Array, bool_masked_pos: jax.Array | None = None, **kwargs
     ) -> MaskedImageModelingOutput:
-        if self.extra and bool_masked_pos is not None and self.patch != self.decoder.stride:
+        if bool_masked_pos is not None and self.patch not in (None, self.decoder.stride):
             raise ValueError(
                 f"bool_masked_pos needs patch_size {self.patch} equal to encoder_stride {self.decoder.stride}"
             )
@@ -172,11 +172,12 @@ class FeatureMaps(nn.Module):
         output_attentions: bool = False,
         train: bool = False,
     ) -> BackboneOutput:
-        maps = self.backbone.maps(pixel_values, train)
+        maps, attentions = self.backbone.maps(pixel_values, output_attentions=output_attentions, train=train)
         chosen = [maps[i] for i in self.places]
         if self.norms is not None:
             chosen = [norm(x) for norm, x in zip(self.norms, chosen, strict=True)]
         return BackboneOutput(
             feature_maps=tuple(map(channels_first, chosen)),
             hidden_states=tuple(map(channels_first, maps)) if output_hidden_states else None,
+            attentions=attentions or None,
         )

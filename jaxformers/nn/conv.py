@@ -13,7 +13,7 @@ from jaxformers.ops.conv import conv2d
 
 @dataclass(frozen=True)
 class FanOut:
-    """Normal values with variance 2 / (outputs · window), for kernels [kh,kw,in,out] before a ReLU. Source: arXiv:1502.01852."""
+    """Normal values with variance 2 / (outputs * window), for kernels [kh,kw,in,out]. Source: arXiv:1502.01852."""
 
     def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
         fan = shape[0] * shape[1] * shape[3]

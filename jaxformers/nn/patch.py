@@ -57,7 +57,7 @@ class GridPositions(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, grid: Size | None = None) -> jax.Array:
-        """Add the table, resized to `grid` unless it is None. Raises ValueError when a table that is no square is resized."""
+        """Add the table, resized to `grid` unless it is None. Raises ValueError for a table that is no square."""
         count = self.grid[0] * self.grid[1]
         shape = (1, count + self.extra, x.shape[-1])
         table = param(self, "table", Normal(), shape, (None, None, "embed"))

@@ -8,7 +8,7 @@ from jaxformers.ops.dot import einsum
 
 
 def bicubic_matrix(new: int, old: int) -> np.ndarray:
-    """Weights [new, old] of bicubic interpolation with corners not aligned and clamped edges, as PyTorch has it (a = -0.75)."""
+    """Weights [new, old] of PyTorch's bicubic interpolation: a = -0.75, clamped edges, corners not aligned."""
     a = -0.75
     at = (np.arange(new) + 0.5) * (old / new) - 0.5
     floor = np.floor(at).astype(int)

@@ -51,13 +51,15 @@ class StagedEncoder(nn.Module):
         """Inputs to initialise with."""
         return {"pixel_values": jax.ShapeDtypeStruct((1, self.channels, *self.image), jnp.float32)}
 
-    def maps(self, pixel_values: jax.Array, train: bool = False) -> tuple[jax.Array, ...]:
-        """The stem's output and each stage's, [B,h,w,C]."""
+    def maps(
+        self, pixel_values: jax.Array, output_attentions: bool = False, train: bool = False
+    ) -> tuple[list[jax.Array], tuple]:
+        """The stem's output and each stage's, [B,h,w,C], and no attentions, for convolutions have none."""
         ctx = Context.plain(1, train=train)
         out = [self.stem(read_pixels(pixel_values, self.channels))]
         for stage in self.stages:
             out.append(stage(out[-1], ctx))
-        return tuple(out)
+        return out, ()
 
     def __call__(
         self,
@@ -67,7 +69,7 @@ class StagedEncoder(nn.Module):
         train: bool = False,
     ) -> BaseModelOutput:
         """Encode images [B,C,H,W]. Convolutions have no attentions to return."""
-        maps = self.maps(pixel_values, train)
+        maps, _ = self.maps(pixel_values, train=train)
         return BaseModelOutput(
             last_hidden_state=channels_first(maps[-1]),
             pooler_output=None if self.pooler is None else self.pooler(maps[-1]),

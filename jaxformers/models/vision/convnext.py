@@ -1,4 +1,4 @@
-"""ConvNeXt: depthwise convolutions in the place of attention; each stage starts with a norm and a patching of two by two."""
+"""ConvNeXt: depthwise convolutions in the place of attention; a norm and patches of two by two begin each stage."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar

@@ -6,8 +6,8 @@ from tests.parity.row import Row
 
 SIZES = dict(hidden_sizes=[16, 24, 32], depths=[2, 1, 3], num_stages=3, layer_scale_init_value=0.5)
 OTHER = dict(
-    hidden_act="relu", patch_size=3, num_channels=4, layer_scale_init_value=0.0, layer_norm_eps=1e-2, drop_path_rate=0.4,
-    out_features=["stem", "stage2"],
+    hidden_act="relu", patch_size=3, num_channels=4, layer_scale_init_value=0.0, layer_norm_eps=1e-2,
+    drop_path_rate=0.4, out_features=["stem", "stage2"],
 )  # fmt: skip
 
 

@@ -9,8 +9,9 @@ SIZES = dict(
     encoder_stride=8,
 )  # fmt: skip
 OTHER = dict(
-    hidden_act="relu", qkv_bias=False, layer_norm_eps=1e-3, num_channels=4, image_size=30, patch_size=6, encoder_stride=6,
-    hidden_size=36, pooler_output_size=20, pooler_act="gelu", hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.2,
+    hidden_act="relu", qkv_bias=False, layer_norm_eps=1e-3, num_channels=4, image_size=30, patch_size=6,
+    encoder_stride=6, hidden_size=36, pooler_output_size=20, pooler_act="gelu", hidden_dropout_prob=0.1,
+    attention_probs_dropout_prob=0.2,
 )  # fmt: skip
 
 
