@@ -19,6 +19,7 @@ class Decoder(nn.Module):
 
     stem: a module (x, ctx) -> x after the embedding (learned positions, a norm, a projection).
     positions: how positions follow from (slots, attention mask); slots by default.
+    bias: a plain spec, context -> [1|B,H,1|T,S] added to every layer's scores; S are the slots of the whole cache.
     last_is_normed: whether hidden_states ends with the normed output, as it does in most of transformers' decoders.
     """
 
@@ -28,6 +29,7 @@ class Decoder(nn.Module):
     stem: nn.Module | None = None
     embed_scale: float = 1.0
     positions: Callable | None = None
+    bias: Callable | None = None
     causal: bool = True
     last_is_normed: bool = True
 
@@ -65,6 +67,8 @@ class Decoder(nn.Module):
             train=train,
             record=record,
         )
+        if self.bias is not None:
+            ctx = ctx.replace(bias=self.bias(ctx))
         x = self.embed(input_ids) if inputs_embeds is None else inputs_embeds
         if self.embed_scale != 1.0:
             # In the embedding's own precision, as the checkpoints were trained.
