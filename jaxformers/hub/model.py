@@ -116,6 +116,14 @@ class Model:
             raise ValueError("train=True drops values at random: pass key=jax.random.key(...)")
         return _forward(self._static, tuple(sorted(options.items())), self.params, args, arrays, key)
 
+    def get_text_features(self, *args: Any, **kwargs: Any) -> Any:
+        """The texts' embeddings, for models that have a text tower; arguments as the module's method takes them."""
+        return self(*args, method="get_text_features", **kwargs)
+
+    def get_image_features(self, *args: Any, **kwargs: Any) -> Any:
+        """The images' embeddings, for models that have an image tower; arguments as the module's method takes them."""
+        return self(*args, method="get_image_features", **kwargs)
+
     def init_cache(self, batch: int, length: int, dtype: Any = None, **kwargs: Any) -> Cache:
         """An empty cache for `length` tokens, to pass as `past_key_values`; by default in the model's own dtype."""
         if not hasattr(self.module, "init_cache"):

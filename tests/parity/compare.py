@@ -36,7 +36,7 @@ def worst(
     """{field: error} over every field that transformers returned; a field we lack is an infinite error."""
     out: dict[str, float] = {}
     for name, reference in theirs.items():
-        if name in NOT_COMPARED or name in skip or not isinstance(reference, (np.ndarray, tuple)):
+        if name in NOT_COMPARED or name in skip or not isinstance(reference, (np.ndarray, tuple, dict)):
             continue
         if isinstance(reference, tuple) and not reference:
             continue  # asked for, but the class has none
@@ -44,6 +44,9 @@ def worst(
         if mine is None or isinstance(reference, tuple) and len(mine) != len(reference):
             found = "nothing" if mine is None else f"{len(mine)} entries for {len(reference)}"
             raise AssertionError(f"{name}: transformers returns it, we return {found}")
+        if isinstance(reference, dict):  # an output within the output, such as a tower's
+            out |= {f"{name}.{k}": e for k, e in worst(mine, reference, skip, mask).items()}
+            continue
         pairs = zip(mine, reference, strict=True) if isinstance(reference, tuple) else [(mine, reference)]
         errors = [error(visible(np.asarray(a), mask), visible(b, mask)) for a, b in pairs if isinstance(b, np.ndarray)]
         out[name] = max(errors, default=0.0)
