@@ -1,4 +1,4 @@
-"""`jaxformers parity`: a checkpoint through PyTorch and through us, field by field; names the first module that differs."""
+"""`jaxformers parity`: a checkpoint through PyTorch and through us; names the first module that differs."""
 
 import argparse
 import dataclasses

@@ -1,4 +1,4 @@
-"""The PyTorch side of a comparison: loading, running with every module watched, and the names of what holds a weight."""
+"""The PyTorch side of a comparison: load, run with every module watched, and tell which module holds a weight."""
 
 from collections.abc import Mapping
 from pathlib import Path
