@@ -63,6 +63,7 @@ def test_forward(row: Row, tmp_path: Path) -> None:
     for layout, ours in layouts.items():
         ours.save_pretrained(tmp_path / layout)
         check_same_tensors(row, ours, tmp_path / "theirs", tmp_path / layout)
+    report(row, "written back, float32", {})
     cls = getattr(transformers, row.hf)
     again, info = cls.from_pretrained(
         tmp_path / "per layer", attn_implementation=row.attn, dtype=torch.float32, output_loading_info=True
@@ -97,6 +98,7 @@ def test_half_precision_round_trip(row: Row, dtype: str, tmp_path: Path) -> None
     ours = load(row, tmp_path / "theirs", scan=True)
     ours.save_pretrained(tmp_path / "ours")
     check_same_tensors(row, ours, tmp_path / "theirs", tmp_path / "ours")
+    report(row, f"written back, {dtype}", {})
 
 
 @pytest.mark.parametrize("row", [r for r in ROWS if r.cached], ids=str)
