@@ -76,5 +76,5 @@ class Seq2SeqSpan(Seq2SeqHead):
     @nn.compact
     def __call__(self, *args, **kwargs) -> Seq2SeqSpanOutput:
         out = self.backbone(*args, **kwargs)
-        logits = Linear(2, True, ("embed", None), name="head")(out.last_hidden_state)
+        logits = Linear(2, True, ("embed", None), name="span")(out.last_hidden_state)
         return Seq2SeqSpanOutput(start_logits=logits[..., 0], end_logits=logits[..., 1], **records_of(out))

@@ -9,7 +9,7 @@ from jaxformers.nn.residual import Block
 
 
 class LayerDropBlock(Block):
-    """A block that training leaves out whole, for the batch at once, with probability `rate`. Source: arXiv:1909.11556."""
+    """A block that training leaves out, for the whole batch, with probability `rate`. Source: arXiv:1909.11556."""
 
     rate: float = 0.0
 

@@ -18,7 +18,7 @@ def paired_sinusoids(size: int, width: int) -> np.ndarray:
 
 
 def spread_sinusoids(size: int, width: int) -> np.ndarray:
-    """Sines in the first half, cosines in the second, wavelengths from 1 to 10000 inclusive (Whisper). [size, width]."""
+    """Sines in the first half, cosines in the second, wavelengths 1 to 10000 inclusive (Whisper). [size, width]."""
     half = width // 2
     angles = np.arange(size)[:, None] * np.exp(-np.log(10000.0) / (half - 1) * np.arange(half))
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)

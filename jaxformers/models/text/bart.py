@@ -150,7 +150,7 @@ TASKS = {
         ),
         KeyMap({"head.dense": "classification_head.dense", "head.out": "classification_head.out_proj"}),
     ),
-    "QuestionAnswering": Task("BartForQuestionAnswering", lambda c, b: Seq2SeqSpan(b), KeyMap({"head": "qa_outputs"})),
+    "QuestionAnswering": Task("BartForQuestionAnswering", lambda c, b: Seq2SeqSpan(b), KeyMap({"span": "qa_outputs"})),
 }
 
 # Base checkpoints lack the bias of the words, which starts at zero and stays there.

@@ -197,8 +197,8 @@ def init_scheme(c: Any) -> Mapping[str, Callable]:
         r"bias\.table\.embedding$": normal(c.d_model),
         r"(_pre|norm)\.scale$": Constant(f),
         r"(shared|embed)\.embedding$": Normal(f),
-        # The language model's own head, and a classifier of tokens; the heads of whole texts are scaled.
-        r"^head\.kernel$": normal(c.d_model) if c.architectures == ("T5ForQuestionAnswering",) else Normal(f),
+        # The language model's own head, and a classifier of tokens.
+        r"^head\.kernel$": Normal(f),
         r"kernel$": normal(c.d_model),
     }
 
@@ -228,7 +228,7 @@ TASKS = {
         backbone=t5_shifted,
     ),
     "QuestionAnswering": Task(
-        "T5ForQuestionAnswering", answers, KeyMap({"head": "qa_outputs"}), prefix="", backbone=t5_shifted
+        "T5ForQuestionAnswering", answers, KeyMap({"span": "qa_outputs"}), prefix="", backbone=t5_shifted
     ),
     "TokenClassification": Task(
         "T5ForTokenClassification",
