@@ -27,6 +27,7 @@ BEHAVIOURAL: Mapping[str, tuple[Any, ...]] = {
     "clip_qkv": (None,),
     "embedding_multiplier": (None, 1.0),
     "final_logit_softcapping": (None,),
+    "is_causal": (None, True),
     "layer_types": (None,),
     "logit_scale": (None, 1.0),
     "logits_scaling": (None, 1.0),
@@ -174,20 +175,23 @@ class Config:
 
 
 def old_rope(cls: type[Config], raw: dict[str, Any], names: set[str]) -> dict[str, Any] | None:
-    """Merge transformers 4's rope_theta, rope_scaling and partial_rotary_factor into rope_parameters."""
-    rope = dict(raw.get("rope_scaling") or raw.get("rope_parameters") or {})
-    both = {**(raw.get("rope_parameters") or {}), **rope} if raw.get("rope_scaling") else rope
-    raw.pop("rope_scaling", None)
+    """Turn transformers 4's rope_theta, rope_scaling and partial_rotary_factor into rope_parameters."""
+    # As in transformers, rope_scaling takes the place of rope_parameters where a file has both.
+    rope = raw.pop("rope_scaling", None) or raw.get("rope_parameters") or {}
+    if not isinstance(rope, Mapping):
+        raise ConfigError(f"rope_parameters (or rope_scaling) is {rope!r}; expected {{'rope_type': ...}}")
+    rope = dict(rope)
+    # A dict of dicts holds one entry for each kind of layer.
+    entries = [k for k, v in rope.items() if isinstance(v, Mapping)]
     for key in ("rope_theta", "partial_rotary_factor"):
         value = raw.get(key) if key in names else raw.pop(key, None)
-        # A dict of dicts holds one entry for each kind of layer.
-        entries = [k for k, v in both.items() if isinstance(v, Mapping)]
+        if value is None:
+            continue
         for name in entries:
-            if value is not None:
-                both[name] = {key: value, **both[name]}
-        if value is not None and not entries:
-            both.setdefault(key, value)
-    return both or None
+            rope[name] = {key: value, **rope[name]}
+        if not entries:
+            rope.setdefault(key, value)
+    return rope or None
 
 
 def refuse_behavioural(cls: type[Config], key: str, value: Any) -> None:

@@ -6,9 +6,12 @@ Inside: {"rope_type", "rope_theta", ...} for all layers, or one such dict for ea
 from collections.abc import Mapping
 from typing import Any
 
+from jaxformers.core.errors import ConfigError
 from jaxformers.core.frozen import thaw
 
 SCALED_FROM_PRETRAINING = ("llama3", "yarn", "longrope")
+# Settings of any rope_type that are not numbers.
+NOT_NUMBERS = {"rope_type", "type", "truncate", "short_factor", "long_factor", "mrope_section", "finetuned"}
 
 
 def layer_entries(config: Any, rope: Mapping[str, Any]) -> list[str]:
@@ -22,11 +25,12 @@ def read_rope(config: Any) -> dict[str, Any]:
     rope = thaw(config.rope_parameters or {})
     theta = getattr(config, "rope_theta", None) or type(config).default_theta
     partial = getattr(config, "partial_rotary_factor", None)
-    original = getattr(config, "original_max_position_embeddings", None)
+    # transformers obeys this key beside the settings also in types that do not list it.
+    original = getattr(config, "original_max_position_embeddings", config.extra.get("original_max_position_embeddings"))
 
     def standard(entry: dict[str, Any], nested: bool) -> dict[str, Any]:
-        kind = entry.get("rope_type", entry.get("type", "default"))
-        entry = {**entry, "rope_type": kind}
+        old = entry.pop("type", "default")
+        kind = entry.setdefault("rope_type", old)
         entry.setdefault("rope_theta", theta)
         if partial is not None:
             entry.setdefault("partial_rotary_factor", partial)
@@ -34,6 +38,7 @@ def read_rope(config: Any) -> dict[str, Any]:
             if original is not None and not nested:
                 entry["original_max_position_embeddings"] = original
             entry.setdefault("original_max_position_embeddings", config.max_position_embeddings)
+        check_numbers(entry)
         return entry
 
     names = layer_entries(config, rope)
@@ -41,6 +46,20 @@ def read_rope(config: Any) -> dict[str, Any]:
         return standard(rope, nested=False)
     # transformers leaves keys beside the layer entries alone
     return {k: standard(v, nested=True) if k in names and v is not None else v for k, v in rope.items()}
+
+
+def check_numbers(entry: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a rotary setting that is not of its type."""
+    for key, value in entry.items():
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if key in ("short_factor", "long_factor"):
+            if not isinstance(value, list) or not all(isinstance(v, (int, float)) for v in value):
+                raise ConfigError(f"rope_parameters[{key!r}] is {value!r}; expected a list of numbers")
+        elif key not in NOT_NUMBERS and not number and value is not None:
+            raise ConfigError(f"rope_parameters[{key!r}] is {value!r}; expected a number")
+    theta = entry["rope_theta"]
+    if not isinstance(theta, (int, float)) or theta <= 0:
+        raise ConfigError(f"rope_theta is {theta!r}; expected a positive number")
 
 
 def write_rope(config: Any) -> dict[str, Any]:

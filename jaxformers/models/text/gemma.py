@@ -169,7 +169,7 @@ def two_ropes(rope: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]
     local = {"rope_type": "default", **(rope.get("sliding_attention") or {})}
     scaling = dict(old.get("rope_scaling") or {})
     if "type" in scaling:
-        scaling.setdefault("rope_type", scaling["type"])
+        scaling = {"rope_type": scaling.pop("type"), **scaling}
     full |= scaling
     full.setdefault("rope_theta", old.get("rope_theta") or 1_000_000.0)
     local.setdefault("rope_theta", old.get("rope_local_base_freq") or 10_000.0)

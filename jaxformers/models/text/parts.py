@@ -60,7 +60,7 @@ def check_width(c: Any) -> None:
 
 def check_layer_types(c: Any) -> None:
     """Raise ConfigError unless layer_types names full or sliding attention for each layer."""
-    unknown = sorted(set(c.layer_types) - {"full_attention", "sliding_attention"})
+    unknown = sorted(map(str, set(c.layer_types) - {"full_attention", "sliding_attention"}))
     if unknown:
         raise ConfigError(
             f"layer_types holds {unknown}; {c.model_type} knows 'full_attention' and 'sliding_attention' only"

@@ -53,7 +53,8 @@ class Phi3Config(HeadDimConfig):
     def resolve(self) -> None:
         self.default("num_key_value_heads", self.num_attention_heads)
         given = dict(self.rope_parameters or {})
-        kind = given.get("rope_type", given.get("type", "default"))
+        old = given.pop("type", "default")
+        kind = given.get("rope_type", old)
         # Early releases called LongRoPE by these names.
         kind = "longrope" if kind in ("su", "yarn") else kind
         self._set("rope_parameters", FrozenDict({"partial_rotary_factor": 1.0, **given, "rope_type": kind}))
@@ -62,6 +63,14 @@ class Phi3Config(HeadDimConfig):
         kind = self.rope_parameters["rope_type"]  # type: ignore[index]
         if kind not in ("default", "longrope"):
             raise ConfigError(f"rope_type is {kind!r}; phi3 knows 'default' and 'longrope'")
+
+    def downgrade(self, written: dict[str, Any]) -> dict[str, Any]:
+        written, factors = super().downgrade(written), ("short_factor", "long_factor")
+        scaling = written["rope_scaling"] or {}
+        if set(scaling) - {"original_max_position_embeddings"} == {"rope_type", *factors}:
+            # transformers 4 wants these three keys and no other
+            written["rope_scaling"] = {"type": "longrope", **{k: scaling[k] for k in factors}}
+        return written
 
 
 def phi3(c: Phi3Config) -> Decoder:

@@ -16,6 +16,10 @@ OTHER = dict(
     num_key_value_heads=1, rope_parameters=YARN,
 )  # fmt: skip
 ROPES = {
+    "proportional": {"rope_type": "proportional", "rope_theta": 50.0, "partial_rotary_factor": 0.55, "factor": 2.0},
+    "part of a default": {"rope_type": "default", "rope_theta": 50.0, "partial_rotary_factor": 0.5},
+    "yarn with scales": {**YARN, "mscale": 0.8, "mscale_all_dim": 1.3, "beta_fast": 4, "beta_slow": 0.5},
+    "yarn with a factor": {**YARN, "attention_factor": 0.6, "truncate": False},
     "linear": {"rope_type": "linear", "rope_theta": 5000.0, "factor": 3.0},
     "dynamic": {"rope_type": "dynamic", "rope_theta": 5000.0, "factor": 3.0},
     "llama3": LLAMA3,
@@ -34,6 +38,13 @@ ROWS = [
         )
         for kind, rope in ROPES.items()
     ),
+    Row(
+        "LlamaForCausalLM",
+        {**SIZES, "rope_parameters": YARN, "original_max_position_embeddings": 8},
+        "CausalLM",
+        text,
+        "original beside",
+    ),  # fmt: skip
     Row("LlamaModel", SIZES, None, text),
     Row("LlamaForSequenceClassification", {**SIZES, "num_labels": 5}, "SequenceClassification", text),
     Row("LlamaForTokenClassification", {**SIZES, "num_labels": 5}, "TokenClassification", text),
