@@ -37,13 +37,16 @@ def init_leaf(path: Path, own: jax.Array, rules: Rules, key: jax.Array) -> jax.A
     Keys come from the logical path of each layer, so that both layouts get the same values.
     """
     logical, layers = logical_path(path)
-    init = next((i for pattern, i in rules if pattern.search(logical)), None)
+    # To rules a Linear's weight [out, in] is a kernel [in, out] like any other: fans are counted the same way.
+    turned = path[-1] == "weight"
+    name = logical.removesuffix("weight") + "kernel" if turned else logical
+    init = next((i for pattern, i in rules if pattern.search(name)), None)
     if init is None:
         return own
     names = [logical] if layers is None else [logical.format(layer) for layer in layers]
     keys = jnp.stack([jax.random.fold_in(key, zlib.crc32(name.encode()) & 0x7FFFFFFF) for name in names])
     shape = own.shape if layers is None else own.shape[1:]
-    values = jax.vmap(lambda k: init(k, shape, own.dtype))(keys)
+    values = jax.vmap(lambda k: init(k, shape[::-1], own.dtype).T if turned else init(k, shape, own.dtype))(keys)
     return values[0] if layers is None else values
 
 

@@ -1,4 +1,8 @@
-"""Stream a checkpoint into parameters: each device reads only its own shard from the memory map."""
+"""Stream a checkpoint into parameters: each device reads only its own shard from the memory map.
+
+A tensor that needs no change is handed over as it lies in the file: CPU programs then read the mapped file in place,
+and accelerators copy straight from it. Others (another dtype, stacked layers, fused or turned tensors) are copied once.
+"""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -18,6 +22,7 @@ from jaxformers.hub.abstract import Path, flatten, unbox, unflatten
 
 log = logging.getLogger("jaxformers")
 THREADS = 4
+ALIGNMENT = 64  # bytes; XLA's CPU client uses aligned host memory as it is
 
 
 @dataclass(frozen=True)
@@ -98,10 +103,23 @@ def read_piece(source: Source, piece: Piece, tensor: np.ndarray) -> np.ndarray:
     return to_ours(source.path[-1], view)
 
 
+def aligned_empty(shape: list[int], dtype: Any) -> np.ndarray:
+    """Like `np.empty`, at an address that XLA can use without copying again."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    raw = np.empty(size + ALIGNMENT, np.uint8)
+    start = -raw.__array_interface__["data"][0] % ALIGNMENT
+    return raw[start : start + size].view(dtype).reshape(shape)
+
+
 def read_slice(source: Source, tensors: Mapping[str, np.ndarray], index: tuple[slice, ...], dtype: Any) -> np.ndarray:
-    """The part of a leaf that one device holds, copied out of the memory map."""
+    """The part of a leaf that one device holds: the mapped file itself where it can serve, else a copy."""
+    if len(source.pieces) == 1:
+        ((piece, key),) = source.pieces
+        view = read_piece(source, piece, tensors[key])[tuple(index[len(piece.at) :])]
+        if not piece.at and view.dtype == dtype and view.flags.c_contiguous:
+            return view
     spans = [range(*s.indices(n)) for s, n in zip(index, source.shape, strict=True)]
-    out = np.empty([len(s) for s in spans], dtype)
+    out = aligned_empty([len(s) for s in spans], dtype)
     for piece, key in source.pieces:
         if any(i not in span for i, span in zip(piece.at, spans, strict=False)):
             continue
@@ -129,12 +147,23 @@ def read_params(
         )
         array.block_until_ready()
         progress(sum(tensors[key].nbytes for _, key in source.pieces))
-        for _, key in source.pieces:
-            release(key)
+        if not any(reads_in_place(array, tensors[key]) for _, key in source.pieces):
+            for _, key in source.pieces:
+                release(key)
         return array
 
     with ThreadPoolExecutor(THREADS) as pool:
         return dict(zip([s.path for s in sources], pool.map(one, sources), strict=True))
+
+
+def reads_in_place(array: jax.Array, tensor: np.ndarray) -> bool:
+    """Whether an array on a CPU device is the mapped file's own memory."""
+    start = tensor.__array_interface__["data"][0]
+    devices = array.sharding.addressable_devices
+    if not all(d.platform == "cpu" for d in devices):
+        return False
+    places = (s.data.unsafe_buffer_pointer() for s in array.addressable_shards)
+    return any(start <= place < start + max(tensor.nbytes, 1) for place in places)
 
 
 def leaf_shardings(boxed: Any, mesh: Mesh | None, rules: sharding.Rules) -> dict[Path, Any]:
@@ -162,8 +191,8 @@ def load_params(
 ) -> dict[str, Any]:
     """Build a parameter tree from checkpoint tensors. Raises CheckpointError on missing, extra or misshapen ones.
 
-    fresh: makes the values of leaves that the checkpoint lacks and `may_be_fresh` allows (a new head), given `keyed`, or
-    that `is_constant` says are always the same.
+    fresh: makes the values of leaves that the checkpoint lacks: those that `may_be_fresh` allows (a new head), given
+    `keyed`, and those that `is_constant` says are always the same.
     """
     sources, missing = find_sources(keys, boxed, tensors)
     lost = {p: k for p, k in missing.items() if not (may_be_fresh(p) or is_constant(p))}

@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from jaxformers.core.context import Context
 from jaxformers.nn.param import Normal, dropout, param
-from jaxformers.ops.dot import dot
+from jaxformers.ops.dot import dot_transposed
 
 
 class Embed(nn.Module):
@@ -27,7 +27,7 @@ class Embed(nn.Module):
 
     def attend(self, x: jax.Array) -> jax.Array:
         """Scores of every entry. x [..., width] -> [..., size]."""
-        return dot(x, self.embedding.T)
+        return dot_transposed(x, self.embedding)
 
 
 class ScaledEmbed(Embed):

@@ -1,4 +1,8 @@
-"""Linear: y = x W + b."""
+"""Linear: y = x W^T + b, with W as PyTorch stores it.
+
+The matrix is kept [out, in]: a checkpoint is then mapped, not turned around, and turning costs several times what
+copying does. XLA contracts either axis at the same speed.
+"""
 
 from collections.abc import Callable
 
@@ -6,11 +10,11 @@ import jax
 from flax import linen as nn
 
 from jaxformers.nn.param import ZEROS, Normal, param
-from jaxformers.ops.dot import dot
+from jaxformers.ops.dot import dot_transposed
 
 
 class Linear(nn.Module):
-    """y = x W + b, with W [in, features]."""
+    """y = x W^T + b, with W [features, in]. axes: the logical names of (in, features)."""
 
     features: int
     bias: bool = False
@@ -19,7 +23,7 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = dot(x, param(self, "kernel", self.init, (x.shape[-1], self.features), self.axes))
+        y = dot_transposed(x, param(self, "weight", self.init, (self.features, x.shape[-1]), self.axes[::-1]))
         if self.bias:
             y = y + param(self, "bias", ZEROS, (self.features,), self.axes[1:])
         return y

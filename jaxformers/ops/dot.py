@@ -20,6 +20,11 @@ def dot(x: jax.Array, w: jax.Array) -> jax.Array:
     return jnp.dot(x, w, precision=precision(x, w))
 
 
+def dot_transposed(x: jax.Array, w: jax.Array) -> jax.Array:
+    """x [..., D] times the transpose of w [F, D]."""
+    return jax.lax.dot_general(x, w, (((x.ndim - 1,), (1,)), ((), ())), precision=precision(x, w))
+
+
 def einsum(subscripts: str, *arrays: jax.Array) -> jax.Array:
     """`jnp.einsum` at full float32 precision."""
     return jnp.einsum(subscripts, *arrays, precision=precision(*arrays))

@@ -52,7 +52,7 @@ class TestPytree:
             p.numel() for p in transformers.LlamaForCausalLM.from_pretrained(folder).parameters()
         )
         paths = [jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_flatten_with_path(model)[0]]
-        assert ".params['backbone']['layers']['0']['attn']['q_proj']['kernel']" in paths
+        assert ".params['backbone']['layers']['0']['attn']['q_proj']['weight']" in paths
 
     def test_grad_returns_a_model_and_optax_takes_it(self, folder: Path) -> None:
         model = jf.AutoModelForCausalLM.from_pretrained(folder)
@@ -161,13 +161,13 @@ class TestDtypes:
 
 class TestHeads:
     def test_a_lacking_head_needs_a_key_and_says_so(self, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-        with pytest.raises(CheckpointError, match=r"head/kernel; pass key=jax.random.key\(0\)"):
+        with pytest.raises(CheckpointError, match=r"head/weight; pass key=jax.random.key\(0\)"):
             jf.AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3)
         with caplog.at_level(logging.WARNING, "jaxformers"):
             model = jf.AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3, key=jax.random.key(0))
-        assert [r.getMessage() for r in caplog.records] == ["newly initialised, train them before use: head/kernel"]
+        assert [r.getMessage() for r in caplog.records] == ["newly initialised, train them before use: head/weight"]
         assert model(input_ids=IDS).logits.shape == (2, 3)
-        assert 0.01 < float(model.params["head"]["kernel"].std()) < 0.03
+        assert 0.01 < float(model.params["head"]["weight"].std()) < 0.03
 
     def test_base_and_head_checkpoints_load_into_each_other(self, folder: Path, tmp_path: Path) -> None:
         base = jf.AutoModel.from_pretrained(folder)
@@ -191,15 +191,15 @@ class TestInit:
     def test_distribution_is_transformers(self) -> None:
         config = jf.AutoConfig.for_model("llama", **{**tiny.SIZES, "hidden_size": 256, "initializer_range": 0.05})
         params = jf.Model.init(config, jax.random.key(0), task="CausalLM").params
-        kernel = params["backbone"]["layers"]["0"]["attn"]["q_proj"]["kernel"]
+        kernel = params["backbone"]["layers"]["0"]["attn"]["q_proj"]["weight"]
         assert abs(float(kernel.std()) - 0.05) < 1e-3 and abs(float(kernel.mean())) < 1e-3
         assert (params["backbone"]["norm"]["scale"] == 1).all()
 
     def test_other_keys_give_other_values_and_layers_differ(self) -> None:
         config = jf.AutoConfig.for_model("llama", **tiny.SIZES)
         a, b = (jf.Model.init(config, jax.random.key(n), scan=True).params for n in (0, 1))
-        kernel = a["layers"]["0:4:1"]["0"]["attn"]["q_proj"]["kernel"]
-        assert not np.array_equal(kernel, b["layers"]["0:4:1"]["0"]["attn"]["q_proj"]["kernel"])
+        kernel = a["layers"]["0:4:1"]["0"]["attn"]["q_proj"]["weight"]
+        assert not np.array_equal(kernel, b["layers"]["0:4:1"]["0"]["attn"]["q_proj"]["weight"])
         assert not np.array_equal(kernel[0], kernel[1])
 
 

@@ -18,16 +18,16 @@ CASES = {
     "TENSOR": (jf.TENSOR, {"data": 2, "tensor": 4}),
     "FSDP_TENSOR": (jf.FSDP_TENSOR, {"fsdp": 2, "tensor": 4}),
 }
-# Shard of q_proj [64,64], o_proj [64,64], down_proj [128,64], embed [96,64] for one of the eight devices.
+# Shard of q_proj [64,64], o_proj [64,64], down_proj [64,128], embed [96,64] for one of the eight devices.
 SHARDS = {
-    "FSDP": [(16, 64), (64, 16), (128, 16), (96, 16)],
-    "TENSOR": [(64, 16), (16, 64), (32, 64), (24, 64)],
-    "FSDP_TENSOR": [(32, 16), (16, 32), (32, 32), (24, 32)],
+    "FSDP": [(64, 16), (16, 64), (16, 128), (96, 16)],
+    "TENSOR": [(16, 64), (64, 16), (64, 32), (24, 64)],
+    "FSDP_TENSOR": [(16, 32), (32, 16), (32, 32), (24, 32)],
 }
 PATHS = [
-    "layers/1/attn/q_proj/kernel",
-    "layers/1/attn/o_proj/kernel",
-    "layers/1/mlp/down_proj/kernel",
+    "layers/1/attn/q_proj/weight",
+    "layers/1/attn/o_proj/weight",
+    "layers/1/mlp/down_proj/weight",
     "embed/embedding",
 ]
 
@@ -106,16 +106,16 @@ def test_each_process_reads_only_its_shards(folder: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(load, "read_slice", spy)
     jf.AutoModelForCausalLM.from_pretrained(folder, mesh=jf.make_mesh(fsdp=8), rules=jf.FSDP)
-    kernels = [(size, whole) for name, size, whole in asked if name.endswith("kernel")]
-    assert kernels and all(8 * size == whole for size, whole in kernels)
+    weights = [(size, whole) for name, size, whole in asked if name.endswith("weight")]
+    assert weights and all(8 * size == whole for size, whole in weights)
 
 
 def test_scanned_leaves_shard_behind_the_layer_axis(folder: Path) -> None:
     mesh = jf.make_mesh(fsdp=2, tensor=4)
     model = jf.AutoModelForCausalLM.from_pretrained(folder, scan=True, mesh=mesh, rules=jf.FSDP_TENSOR)
-    array = leaf(model.params["backbone"], "layers/0:4:1/0/attn/q_proj/kernel")
+    array = leaf(model.params["backbone"], "layers/0:4:1/0/attn/q_proj/weight")
     assert array.shape == (4, 64, 64)
-    assert {s.data.shape for s in array.addressable_shards} == {(4, 32, 16)}
+    assert {s.data.shape for s in array.addressable_shards} == {(4, 16, 32)}
 
 
 def test_saving_gathers(folder: Path, tmp_path: Path) -> None:
