@@ -16,11 +16,14 @@ class ConvNorm(nn.Module):
     kernel: int
     stride: int = 1
     act: Callable | None = jax.nn.relu
+    dilation: int = 1
+    frozen: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = Conv(self.features, self.kernel, self.stride, self.kernel // 2, name="conv")(x)
-        x = BatchNorm(name="norm")(x)
+        padding = self.kernel // 2 * self.dilation
+        x = Conv(self.features, self.kernel, self.stride, padding, dilation=self.dilation, name="conv")(x)
+        x = BatchNorm(frozen=self.frozen, name="norm")(x)
         return x if self.act is None else self.act(x)
 
 
@@ -44,8 +47,9 @@ class Stem(nn.Module):
 
     features: int
     act: Callable = jax.nn.relu
+    frozen: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = ConvNorm(self.features, 7, 2, self.act, name="embed")(x)
+        x = ConvNorm(self.features, 7, 2, self.act, frozen=self.frozen, name="embed")(x)
         return max_pool(x, 3, 2, 1)

@@ -7,7 +7,9 @@ from jaxformers.ops.dispatch import Op
 from jaxformers.ops.dot import precision
 
 
-def reference(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0, groups: int = 1) -> jax.Array:
+def reference(
+    x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0, groups: int = 1, dilation: int = 1
+) -> jax.Array:
     """XLA's own convolution."""
     sides = (padding, padding)
     return jax.lax.conv_general_dilated(
@@ -15,6 +17,7 @@ def reference(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int 
         kernel,
         (stride, stride),
         (sides, sides),
+        rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
         precision=precision(x, kernel),
@@ -25,11 +28,15 @@ conv2d = Op("conv2d", reference)
 
 
 @conv2d.register("shifts", platforms=("cpu",))
-def shifts(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0, groups: int = 1) -> jax.Array:
+def shifts(
+    x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0, groups: int = 1, dilation: int = 1
+) -> jax.Array:
     """Depthwise as a sum of shifted images: XLA's depthwise convolution is some forty times slower on a CPU."""
     kh, kw, inner, out = kernel.shape
-    if stride != 1 or inner != 1 or out != groups or max(kh, kw) <= padding:
-        raise NotImplementedError("only depthwise convolutions with stride 1 and padding below the window's size")
+    if stride * dilation != 1 or inner != 1 or out != groups or max(kh, kw) <= padding:
+        raise NotImplementedError(
+            "only depthwise, without stride or dilation, and with padding below the window's size"
+        )
     return shifted_sum(pad(x, padding, padding), kernel[:, :, 0])
 
 

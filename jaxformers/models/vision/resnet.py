@@ -9,7 +9,8 @@ from jaxformers.core.keymap import KeyMap
 from jaxformers.heads.vision import FeatureMaps, ImageClassifier, pooled
 from jaxformers.models import Family, Task, register
 from jaxformers.models.vision.stages import StagedConfig
-from jaxformers.nn.conv import FanOut, Uniform
+from jaxformers.nn.conv import FanOut
+from jaxformers.nn.fans import TorchUniform
 from jaxformers.nn.resnet import ConvNorm, ResidualConvs, Stem
 from jaxformers.nn.stack import Layers, Stack
 from jaxformers.nn.stages import MeanPool, Stage, StagedEncoder
@@ -39,32 +40,53 @@ class ResNetConfig(StagedConfig):
             raise ConfigError(f"hidden_sizes {self.hidden_sizes} and depths {self.depths} must have the same length")
 
 
-def block(c: Any, before: int, width: int, stride: int) -> ResidualConvs:
+@dataclass(frozen=True)
+class Spread:
+    """How far apart the taps of a block's 3x3 convolutions are, and whether its norms learn."""
+
+    first: int = 1
+    rest: int = 1
+    frozen: bool = False
+
+
+def block(c: Any, before: int, width: int, stride: int, spread: Spread) -> ResidualConvs:
     """One block from `before` to `width` channels; hidden_act follows the sum, inside it is always ReLU."""
+    frozen = spread.frozen
     if c.layer_type == "basic":
-        convs = (ConvNorm(width, 3, stride), ConvNorm(width, 3, act=None))
+        first = ConvNorm(width, 3, stride, dilation=spread.first, frozen=frozen)
+        convs = (first, ConvNorm(width, 3, act=None, dilation=spread.rest, frozen=frozen))
     else:
         narrow = width // 4
-        first, second = (stride, 1) if c.downsample_in_bottleneck else (1, stride)
-        convs = (ConvNorm(narrow, 1, first), ConvNorm(narrow, 3, second), ConvNorm(width, 1, act=None))
-    shortcut = None if before == width and stride == 1 else ConvNorm(width, 1, stride, act=None)
+        one, two = (stride, 1) if c.downsample_in_bottleneck else (1, stride)
+        convs = (
+            ConvNorm(narrow, 1, one, frozen=frozen),
+            ConvNorm(narrow, 3, two, dilation=spread.first, frozen=frozen),
+            ConvNorm(width, 1, act=None, frozen=frozen),
+        )
+    same = before == width and stride == 1
+    shortcut = None if same else ConvNorm(width, 1, stride, act=None, frozen=frozen)
     return ResidualConvs(convs, shortcut, activation(c.hidden_act))
 
 
-def stages(c: Any) -> tuple[Stage, ...]:
-    """All but the first halve the resolution, in their first block."""
-    out, before = [], c.embedding_size
+def stages(c: Any, frozen: bool, output_stride: int | None) -> tuple[Stage, ...]:
+    """All but the first halve the resolution, until it is the input's by `output_stride`; then taps spread."""
+    out, before, reached, dilation = [], c.embedding_size, 4, 1
     for n, (width, depth) in enumerate(zip(c.hidden_sizes, c.depths, strict=True)):
-        stride = 2 if n > 0 or c.downsample_in_first_stage else 1
-        rest = (block(c, width, width, 1),) * (depth - 1)
-        out.append(Stage(Stack(Layers((block(c, before, width, stride), *rest)))))
+        stride, last = (2 if n > 0 or c.downsample_in_first_stage else 1), dilation
+        if output_stride is not None and reached >= output_stride:
+            stride, dilation = 1, dilation * stride
+        reached *= stride
+        first = block(c, before, width, stride, Spread(last, dilation, frozen))
+        rest = (block(c, width, width, 1, Spread(dilation, dilation, frozen)),) * (depth - 1)
+        out.append(Stage(Stack(Layers((first, *rest)))))
         before = width
     return tuple(out)
 
 
-def unpooled(c: Any) -> StagedEncoder:
+def unpooled(c: Any, frozen: bool = False, output_stride: int | None = None) -> StagedEncoder:
     """Without a pooler, as a backbone."""
-    return StagedEncoder(Stem(c.embedding_size, activation(c.hidden_act)), stages(c), channels=c.num_channels)
+    stem = Stem(c.embedding_size, activation(c.hidden_act), frozen)
+    return StagedEncoder(stem, stages(c, frozen, output_stride), channels=c.num_channels)
 
 
 def resnet(c: Any) -> StagedEncoder:
@@ -73,8 +95,7 @@ def resnet(c: Any) -> StagedEncoder:
 
 def resnet_init(c: Config) -> dict[str, Any]:
     """PyTorch's own scheme for the classifier; transformers sets the convolutions."""
-    bound = c.hidden_sizes[-1] ** -0.5
-    return {r"^head\.(kernel|bias)$": Uniform(bound), r"conv\.kernel$": FanOut()}
+    return {r"^head\.(kernel|bias)$": TorchUniform(c.hidden_sizes[-1]), r"conv\.kernel$": FanOut()}
 
 
 # The counter is of no use to us, and as an integer it would stand in the way of gradients; transformers starts it at 0.
