@@ -23,12 +23,11 @@ class XavierUniform:
 
 @dataclass(frozen=True)
 class LecunNormal:
-    """Normal with deviation sqrt(1 / fan in), cut at two deviations."""
+    """Normal with deviation sqrt(1 / fan in) / 0.88, as transformers draws it."""
 
     def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
-        # The cut narrows a normal distribution by this factor.
-        std = math.sqrt(1.0 / math.prod(shape[:-1])) / 0.87962566103423978
-        return jax.random.truncated_normal(key, -2.0, 2.0, shape, dtype) * jnp.asarray(std, dtype)
+        # The factor makes up for a cut at two deviations, but the cut is made at 2.0, where no value is.
+        return Normal(math.sqrt(1.0 / math.prod(shape[:-1])) / 0.87962566103423978)(key, shape, dtype)
 
 
 @dataclass(frozen=True)
