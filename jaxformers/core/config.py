@@ -82,14 +82,19 @@ class Config:
         for name, read in self.subconfigs.items():
             if not isinstance(getattr(self, name), (Config, types.NoneType)):
                 self._set(name, read(getattr(self, name)))
-        if self.id2label is not None:
-            self._set("id2label", FrozenDict({int(k): v for k, v in self.id2label.items()}))
         check_types(self)
-        self.resolve()
-        if hasattr(self, "rope_parameters"):
-            self._set("rope_parameters", freeze(read_rope(self)))
-        check_types(self)
-        self.validate()
+        try:
+            if self.id2label is not None:
+                self._set("id2label", FrozenDict({int(k): v for k, v in self.id2label.items()}))
+            self.resolve()
+            if hasattr(self, "rope_parameters"):
+                self._set("rope_parameters", freeze(read_rope(self)))
+            check_types(self)
+            self.validate()
+        except (ArithmeticError, TypeError, ValueError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(f"{type(self).__name__} holds values that fit no model: {error}") from error
 
     def resolve(self) -> None:
         """Fill fields whose default depends on other fields. Families override it."""
@@ -132,7 +137,10 @@ class Config:
     def _normal(cls, raw: Mapping[str, Any]) -> dict[str, Any]:
         raw = {cls.aliases.get(k, k): v for k, v in raw.items()}
         labels = raw.pop("num_labels", None)
-        if labels is not None and (raw.get("id2label") is None or len(raw["id2label"]) != labels):
+        if not isinstance(labels, (int, types.NoneType)):
+            raise ConfigError(f"num_labels is {labels!r}; expected a number")
+        named = raw.get("id2label")
+        if labels is not None and not (isinstance(named, Mapping) and len(named) == labels):
             raw["id2label"] = {i: f"LABEL_{i}" for i in range(labels)}
             raw["label2id"] = {f"LABEL_{i}": i for i in range(labels)}
         return raw
@@ -259,5 +267,5 @@ def check_types(config: Config) -> None:
         if not isinstance(value, kinds) or wrong_bool:
             expected = " or ".join(k.__name__ for k in kinds)
             raise ConfigError(
-                f"{type(config).__name__}.{name} is {value!r} ({type(value).__name__}); expected {expected}"
+                f"{type(config).__name__}.{name} is {thaw(value)!r} ({type(value).__name__}); expected {expected}"
             )

@@ -39,6 +39,8 @@ SANDWICH_KEYS = LLAMA_KEYS | KeyMap(
     }
 )
 
+KINDS = ("full_attention", "sliding_attention")
+
 
 @dataclass(frozen=True, kw_only=True)
 class GemmaConfig(Config):
@@ -97,8 +99,7 @@ class WindowedConfig(Config):
 
     def full_every(self, period: int) -> tuple[str, ...]:
         """layer_types where each `period`-th layer sees everything."""
-        kinds = ("full_attention", "sliding_attention")
-        return tuple(kinds[(i + 1) % period != 0] for i in range(self.num_hidden_layers))
+        return tuple(KINDS[(i + 1) % period != 0] for i in range(self.num_hidden_layers))
 
     def validate(self) -> None:
         check_width(self)
@@ -158,13 +159,22 @@ class Gemma3TextConfig(WindowedConfig):
         return raw | {"rope_parameters": two_ropes(raw.get("rope_parameters") or {}, old)}
 
     def downgrade(self, written: dict[str, Any]) -> dict[str, Any]:
-        full, local = (self.rope_parameters[k] for k in ("full_attention", "sliding_attention"))
+        full, local = (self.rope_parameters[k] for k in KINDS)
         scaling = None if full["rope_type"] == "default" else {k: v for k, v in full.items() if k != "rope_theta"}
         return written | {"rope_local_base_freq": local["rope_theta"], "rope_scaling": thaw(scaling)}
 
 
 def two_ropes(rope: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
     """rope_parameters by kind of layer, from them or from transformers 4's spellings, with Gemma 3's defaults."""
+    for given in (
+        rope,
+        old.get("rope_scaling") or {},
+        *(rope.get(k) or {} for k in KINDS if isinstance(rope, Mapping)),
+    ):
+        if not isinstance(given, Mapping):
+            raise ConfigError(
+                f"rope_parameters holds {given!r}; expected settings by kind of layer: {', '.join(KINDS)}"
+            )
     full = {"rope_type": "default", **(rope.get("full_attention") or {})}
     local = {"rope_type": "default", **(rope.get("sliding_attention") or {})}
     scaling = dict(old.get("rope_scaling") or {})

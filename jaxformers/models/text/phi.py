@@ -66,7 +66,7 @@ class Phi3Config(HeadDimConfig):
 
     def downgrade(self, written: dict[str, Any]) -> dict[str, Any]:
         written, factors = super().downgrade(written), ("short_factor", "long_factor")
-        scaling = written["rope_scaling"] or {}
+        scaling = written.get("rope_scaling") or {}
         if set(scaling) - {"original_max_position_embeddings"} == {"rope_type", *factors}:
             # transformers 4 wants these three keys and no other
             written["rope_scaling"] = {"type": "longrope", **{k: scaling[k] for k in factors}}
