@@ -1,6 +1,7 @@
 """Pieces that two-tower families share: their layers, tables, key tables and the checks of their configs."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from flax import linen as nn
@@ -63,8 +64,23 @@ def tower_tables(c: Any) -> tuple[Embed, Embed]:
 
 
 def nested(rules: Mapping[str, Callable], *names: str) -> dict[str, Callable]:
-    """Rules for a tower that sits under one of `names`."""
-    return {rf"^({'|'.join(names)})\..*{pattern}": init for pattern, init in rules.items()}
+    """Initialisation rules for a part of a model whose path matches one of `names`."""
+    root = rf"^(?:{'|'.join(names)})"
+    return {
+        rf"{root}\.{pattern[1:]}" if pattern.startswith("^") else rf"{root}(?=\.).*(?:{pattern})": init
+        for pattern, init in rules.items()
+    }
+
+
+def anywhere(keys: KeyMap, ours: str, theirs: tuple[str, ...]) -> KeyMap:
+    """The table of a part at `ours`, written at the first of `theirs` and read at any of them."""
+    first, *others = (keys.under(ours, place) for place in theirs)
+    rules: dict[str, str | Part] = {}
+    for name, value in first.rules.items():
+        part = value if isinstance(value, Part) else Part(value)
+        more = [p if isinstance(p, Part) else Part(p) for p in (o.rules[name] for o in others)]
+        rules[name] = replace(part, also=part.also + tuple(k for p in more for k in (p.key, *p.also)))
+    return KeyMap(rules, first.ignore + tuple(i for o in others for i in o.ignore))
 
 
 def same(c: Any, backbone: nn.Module) -> nn.Module:

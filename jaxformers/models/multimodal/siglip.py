@@ -21,13 +21,12 @@ from jaxformers.models.multimodal.parts import (
     tower_stack,
     tower_tables,
 )
-from jaxformers.nn.conv import Uniform
 from jaxformers.nn.fans import LecunNormal, XavierUniform
 from jaxformers.nn.linear import Linear
 from jaxformers.nn.map_pooler import AttentionPooler
 from jaxformers.nn.mlp import Mlp
 from jaxformers.nn.norm import LayerNorm
-from jaxformers.nn.param import Normal
+from jaxformers.nn.param import Normal, Uniform
 from jaxformers.nn.patch import PatchEmbed, grid_of, pair
 from jaxformers.nn.towers import FlatPositions, ImageTower, LastPooler, Similarity, TextTower, TwoTower
 from jaxformers.ops.activations import activation
@@ -136,9 +135,9 @@ SIGLIP_TEXT_KEYS = TEXT_KEYS | KeyMap({"pooler.project": "head"})
 def vision_keys(c: Any) -> KeyMap:
     """The image tower's table; the pooler's queries, keys and values lie in one tensor."""
     packed = {
-        f"pooler.attn.{p}_proj.{leaf}": Part(f"head.attention.in_proj_{theirs}", (3, c.hidden_size), n, exact=True)
+        f"pooler.attn.{p}_proj.{leaf}": Part(f"head.attention.in_proj_{leaf}", (3, c.hidden_size), n, exact=True)
         for n, p in enumerate("qkv")
-        for leaf, theirs in (("kernel", "weight"), ("bias", "bias"))
+        for leaf in ("weight", "bias")
     }
     pooler = {
         "pooler.probe": Part("head.probe", exact=True),
