@@ -42,8 +42,10 @@ def causal(name: str, *, full: bool = False, gradient: bool = False, **options: 
     """A language model that differs from the default in a few options."""
     attn = "sdpa" if options.get("alibi") else "eager"
     config = {**SIZES, **options}
+    # Dynamic frequencies change with the length seen, so cached keys differ from those of one long forward.
+    cached = name != "dynamic"
     return Row(
-        "FalconForCausalLM", config, "CausalLM", text, name, full=full, cached=True, gradient=gradient, attn=attn
+        "FalconForCausalLM", config, "CausalLM", text, name, full=full, cached=cached, gradient=gradient, attn=attn
     )
 
 
