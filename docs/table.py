@@ -135,18 +135,11 @@ def gather(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     rows: dict[tuple[str, str, str], dict[str, Any]] = {}
     for line in lines:
         task = line["task"] or "base"
-        new = {"type": type_of(line["class"]), "class": line["class"], "options": line["options"], "task": task}
+        new = {"type": line["type"], "class": line["class"], "options": line["options"], "task": task}
         row = rows.setdefault((line["class"], line["options"], task), {**new, "errors": {}})
         worst = max(line["errors"].values(), default=0.0)
         row["errors"][line["what"]] = max(worst, row["errors"].get(line["what"], 0.0))
     return sorted(rows.values(), key=order)
-
-
-def type_of(architecture: str) -> str:
-    """The model type of a transformers class."""
-    import transformers
-
-    return getattr(transformers, architecture).config_class.model_type
 
 
 def processor() -> str:

@@ -68,7 +68,14 @@ def test_a_type_that_does_not_load_is_named(monkeypatch):
 
 
 def test_figures_are_gathered_by_class_and_options():
-    line = {"class": "BertModel", "options": "default", "task": None, "what": "per layer, plain", "errors": {"a": 1e-7}}
+    line = {
+        "type": "bert",
+        "class": "BertModel",
+        "options": "default",
+        "task": None,
+        "what": "per layer, plain",
+        "errors": {"a": 1e-7},
+    }
     more = [{**line, "errors": {"a": 3e-7, "b": 2e-7}}, {**line, "what": "scanned, left", "errors": {"a": 5e-6}}]
     saved = [{**line, "what": f"written back, {dtype}", "errors": {}} for dtype in ("float32", "float16")]
     (row,) = table.gather([line, *more, *saved])

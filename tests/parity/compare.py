@@ -56,6 +56,9 @@ def worst(
 def report(row: Any, what: str, errors: dict[str, float]) -> None:
     """Append the figures to the file that PARITY_REPORT names, from which docs/parity.md is made."""
     if path := os.environ.get("PARITY_REPORT"):
-        line = {"class": row.hf, "options": row.name, "task": row.task, "what": what, "errors": errors}
+        import transformers
+
+        kind = getattr(transformers, row.hf).config_class.model_type
+        line = {"type": kind, "class": row.hf, "options": row.name, "task": row.task, "what": what, "errors": errors}
         with open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
