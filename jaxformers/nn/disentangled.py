@@ -8,6 +8,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxformers.core.context import Context
+from jaxformers.core.sharding import constrain
 from jaxformers.nn.attention import attend, split_heads
 from jaxformers.nn.embed import Embed
 from jaxformers.nn.linear import Linear
@@ -71,7 +72,8 @@ class DisentangledAttention(nn.Module):
             return Linear(self.heads * self.head_dim, True, ("embed", "heads"), name=name)
 
         q_proj, k_proj = linear("q_proj"), linear("k_proj")
-        q, k, v = (split_heads(p(x), self.heads) for p in (q_proj, k_proj, linear("v_proj")))
+        projections = (q_proj, k_proj, linear("v_proj"))
+        q, k, v = (constrain(split_heads(p(x), self.heads), "batch", "length", "heads", None) for p in projections)
         terms = sum(kind in self.kinds for kind in ("c2p", "p2c"))
         scale = 1.0 / math.sqrt(self.head_dim * (1 + terms))
         bias = None

@@ -1,8 +1,7 @@
 """Attention that looks both ways within a fixed distance."""
 
-import jax
-
 from jaxformers.core.context import Context
+from jaxformers.core.mask import Mask
 from jaxformers.nn.attention import Attention
 
 
@@ -11,5 +10,5 @@ class LocalAttention(Attention):
 
     distance: int = 64
 
-    def __call__(self, x: jax.Array, ctx: Context, state=None):
-        return super().__call__(x, ctx.replace(mask=ctx.mask.around(self.distance)), state)
+    def visible(self, ctx: Context) -> Mask:
+        return ctx.mask.around(self.distance)
