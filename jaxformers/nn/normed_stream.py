@@ -16,7 +16,7 @@ class NormedStreamBlock(Block):
         states, records = [], {}
         for step, before in zip(self.steps, state or (None,) * len(self.steps), strict=True):
             with jax.named_scope(step.name):
-                x = step.pre.copy(name=f"{step.name}_pre")(x)
+                x = x if step.pre is None else step.pre.copy(name=f"{step.name}_pre")(x)
                 h, new, seen = step.branch.copy(name=step.name)(x, ctx, before)
                 h = h if step.post is None else step.post.copy(name=f"{step.name}_post")(h)
                 x = x + dropout(self, h, step.dropout, ctx.train)

@@ -14,7 +14,7 @@ class SharedTypeEmbeddings(TextEmbeddings):
         self, ids: jax.Array | None, types: jax.Array | None, embeds: jax.Array | None, ctx: Context
     ) -> jax.Array:
         x = self.embed(ids) if embeds is None else embeds
-        x = x + self.positions(ctx.positions)
+        x = x if self.positions is None else x + self.positions(ctx.positions)
         if types is not None:
             x = x + self.embed(types)
         return dropout(self, x, self.dropout, ctx.train)

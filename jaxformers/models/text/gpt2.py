@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from flax import linen as nn
+
 from jaxformers.core.config import Config
 from jaxformers.core.keymap import KeyMap, Part
 from jaxformers.models import Family, Task, register
@@ -74,9 +76,9 @@ def gpt2_block(c: Any, layer: int) -> Block:
     scale = dim**-0.5 if c.scale_attn_weights else 1.0
     if c.scale_attn_by_inverse_layer_idx:
         scale /= layer + 1
-    fields = {"qkv_bias": True, "out_bias": True, "scale": scale, "dropout": c.attn_pdrop}
+    fields: dict[str, Any] = {"qkv_bias": True, "out_bias": True, "scale": scale, "dropout": c.attn_pdrop}
     attention = UpcastAttention if c.reorder_and_upcast_attn else Attention
-    branches = {"attn": attention(heads, heads, dim, **fields)}
+    branches: dict[str, nn.Module] = {"attn": attention(heads, heads, dim, **fields)}
     if c.add_cross_attention:
         branches["cross"] = OptionalCrossAttention(heads, dim, **fields)
     width = 4 * c.n_embd if c.n_inner is None else c.n_inner

@@ -85,7 +85,7 @@ def opt_block(c: Any) -> Block:
         dropout=c.attention_dropout,
     )
     mlp = Mlp(c.ffn_dim, activation(c.activation_function), c.enable_bias)
-    place = {"pre" if c.do_layer_norm_before else "after": opt_norm(c)}
+    place: dict[str, Any] = {"pre" if c.do_layer_norm_before else "after": opt_norm(c)}
     steps = tuple(Residual(n, b, dropout=c.dropout, **place) for n, b in (("attn", attn), ("mlp", mlp)))
     return LayerDropBlock(steps, rate=c.layerdrop) if c.layerdrop else Block(steps)
 
