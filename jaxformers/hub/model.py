@@ -13,6 +13,7 @@ from jaxformers.core.config import Config
 from jaxformers.core.sharding import FSDP, Rules, auto_mesh, use_mesh
 from jaxformers.core.state import Cache
 from jaxformers.hub.abstract import abstract_params, as_dtype, unflatten
+from jaxformers.hub.carried import Carried
 from jaxformers.hub.init import init_params
 from jaxformers.hub.layout import relayout
 from jaxformers.models import Blueprint, blueprint
@@ -21,17 +22,25 @@ from jaxformers.models import Blueprint, blueprint
 class Static:
     """What `jax.jit` must know but not trace; compares by value, hashes once."""
 
-    __slots__ = ("module", "config", "task", "mesh", "rules", "compute_dtype", "_hash")
+    __slots__ = ("module", "config", "task", "mesh", "rules", "compute_dtype", "carried", "_hash")
 
     def __init__(
-        self, module: nn.Module, config: Config, task: str | None, mesh, rules: Rules, compute_dtype: Any
+        self,
+        module: nn.Module,
+        config: Config,
+        task: str | None,
+        mesh,
+        rules: Rules,
+        compute_dtype: Any,
+        carried: tuple[Carried, ...] = (),
     ) -> None:
         self.module, self.config, self.task = module, config, task
         self.mesh, self.rules, self.compute_dtype = mesh, rules, compute_dtype
-        self._hash = hash((module, config, task, mesh, rules, str(compute_dtype)))
+        self.carried = carried
+        self._hash = hash((module, config, task, mesh, rules, str(compute_dtype), carried))
 
     def _key(self) -> tuple:
-        return self.module, self.config, self.task, self.mesh, self.rules, self.compute_dtype
+        return self.module, self.config, self.task, self.mesh, self.rules, self.compute_dtype, self.carried
 
     def __hash__(self) -> int:
         return self._hash
@@ -56,9 +65,10 @@ class Model:
         mesh: Mesh | None = None,
         rules: Rules = FSDP,
         compute_dtype: Any = None,
+        carried: tuple[Carried, ...] = (),
     ) -> None:
         self.params = params
-        self._static = Static(module, config, task, mesh, rules, compute_dtype)
+        self._static = Static(module, config, task, mesh, rules, compute_dtype, carried)
 
     @property
     def module(self) -> nn.Module:
@@ -69,6 +79,11 @@ class Model:
     def config(self) -> Config:
         """The architecture's config."""
         return self._static.config
+
+    @property
+    def carried(self) -> tuple[Carried, ...]:
+        """The checkpoint's tensors that the model does not compute with and writes back."""
+        return self._static.carried
 
     @property
     def task(self) -> str | None:
@@ -91,7 +106,7 @@ class Model:
 
     def replace(self, **changes: Any) -> Self:
         """A copy with other params, module, config, task, mesh, rules or compute_dtype."""
-        names = ("module", "config", "task", "mesh", "rules", "compute_dtype")
+        names = ("module", "config", "task", "mesh", "rules", "compute_dtype", "carried")
         fields = {name: getattr(self._static, name) for name in names} | {"params": self.params}
         return type(self)(**(fields | changes))
 

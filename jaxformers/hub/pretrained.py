@@ -14,6 +14,7 @@ from jaxformers.core.sharding import FSDP, Rules, auto_mesh
 from jaxformers.hub.abstract import Path as ParamPath
 from jaxformers.hub.abstract import abstract_params, as_dtype
 from jaxformers.hub.atomic import staged_folder
+from jaxformers.hub.carried import carried_entries, read_carried
 from jaxformers.hub.checkpoint import open_checkpoint
 from jaxformers.hub.download import resolve
 from jaxformers.hub.init import init_params
@@ -96,7 +97,10 @@ def load_pretrained(
             is_constant=lambda path: any(re.search(p, logical_path(path)[0]) for p in plan.family.constants),
             progress=advance,
         )
-    return cls(params, module, config, task, mesh=mesh, rules=rules, compute_dtype=as_dtype(compute_dtype))  # type: ignore[call-arg]
+    carried = read_carried(tensors, prefix, plan.prefix)
+    return cls(  # type: ignore[call-arg]
+        params, module, config, task, mesh=mesh, rules=rules, compute_dtype=as_dtype(compute_dtype), carried=carried
+    )
 
 
 def is_head(path: ParamPath, plan: Blueprint) -> bool:
@@ -108,7 +112,7 @@ def is_head(path: ParamPath, plan: Blueprint) -> bool:
 def save_pretrained(model: Any, path: str | Path, *, shard_size: str = "5GB", progress: bool | None = None) -> None:
     """Write config.json and safetensors as transformers would, aside first: a failure leaves the old folder whole."""
     plan = model.blueprint
-    entries = hf_entries(plan.keys(), model.params)
+    entries = hf_entries(plan.keys(), model.params) | carried_entries(model.carried)
     dtypes = {str(e.dtype) for e in entries.values() if e.dtype.kind in "fV"}
     config = model.config.replace(
         architectures=(plan.architecture,), dtype=dtypes.pop() if len(dtypes) == 1 else model.config.dtype

@@ -98,7 +98,7 @@ def resnet_init(c: Config) -> dict[str, Any]:
     return {r"^head\.(kernel|bias)$": TorchUniform(c.hidden_sizes[-1]), r"conv\.kernel$": FanOut()}
 
 
-# The counter is of no use to us, and as an integer it would stand in the way of gradients; transformers starts it at 0.
+# No model computes with the counters: they travel beside the parameters, see hub/carried.py.
 COUNTER = (r"\.num_batches_tracked$",)
 LAYER = "encoder.stages.{s}.layers.{i}."
 RESNET_KEYS = KeyMap(
