@@ -181,7 +181,8 @@ class Blueprint:
     @property
     def prefixes(self) -> tuple[str, ...]:
         """Where checkpoints of this family may hold the backbone."""
-        return tuple(dict.fromkeys((self.prefix, self.family.prefix, "")))
+        others = (t.prefix for t in self.family.tasks.values() if t.prefix is not None)
+        return tuple(dict.fromkeys((self.prefix, self.family.prefix, "", *others)))
 
 
 def blueprint(config: Config, task: str | None) -> Blueprint:
