@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from flax import linen as nn
+
 from jaxformers.core.config import Config
 from jaxformers.core.errors import ConfigError
 from jaxformers.core.keymap import KeyMap, Part
@@ -132,7 +134,7 @@ CLASSIFIER = KeyMap(
 )
 
 
-def classifier(c: Any, b: SpeechEncoder) -> RecordingClassifier:
+def classifier(c: Any, b: nn.Module) -> RecordingClassifier:
     averaged = c.encoder_layers + 1 if c.use_weighted_layer_sum else 0
     return RecordingClassifier(b, c.num_labels, c.classifier_proj_size, averaged)
 

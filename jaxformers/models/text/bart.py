@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from flax import linen as nn
+
 from jaxformers.core.config import Config
 from jaxformers.core.frozen import FrozenDict
 from jaxformers.core.keymap import KeyMap, Part
@@ -75,7 +77,7 @@ class BartConfig(Config):
         check_heads(self)
 
 
-def side(c: Any, name: str, table: Embed) -> Encoder | CrossDecoder:
+def side(c: Any, name: str, table: Embed) -> Any:
     """The encoder or the decoder."""
     positions = OffsetEmbed(c.max_position_embeddings + 2, c.d_model, axes=(None, "embed"))
     stem = TokenStem(positions, LayerNorm(), c.dropout)
@@ -127,7 +129,7 @@ def word_keys(c: Any) -> KeyMap:
     return lm_keys()(c) | KeyMap({"bias": Part("final_logits_bias", exact=True)})
 
 
-def word_head(c: Any, b: Seq2Seq) -> Seq2SeqLM:
+def word_head(c: Any, b: nn.Module) -> Seq2SeqLM:
     return Seq2SeqLM(b, own_head(c, c.vocab_size), bias=c.vocab_size)
 
 

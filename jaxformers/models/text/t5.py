@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from flax import linen as nn
 
 from jaxformers.core.config import Config
 from jaxformers.core.errors import CheckpointError, ConfigError
@@ -100,7 +101,7 @@ def block(c: Any, decodes: bool) -> Block:
     return Block((*steps, Residual("mlp", mlp, **common)))
 
 
-def side(c: Any, table: Embed, decodes: bool) -> Encoder | CrossDecoder:
+def side(c: Any, table: Embed, decodes: bool) -> Any:
     """The encoder or the decoder."""
     count = c.num_decoder_layers if decodes else c.num_layers
     return (CrossDecoder if decodes else Encoder)(
@@ -130,9 +131,7 @@ def t5_encoder(c: Any) -> Encoder:
     """The encoder alone. Raises ConfigError for one that is to decode."""
     if c.is_decoder:
         raise ConfigError("is_decoder=True makes transformers' T5 encoder decode, which is not implemented; remove it")
-    encoder = side(c, Embed(c.vocab_size, c.d_model), False)
-    assert isinstance(encoder, Encoder)
-    return encoder
+    return side(c, Embed(c.vocab_size, c.d_model), False)
 
 
 def side_rules(theirs: str, ours: str) -> dict[str, str]:
@@ -203,7 +202,7 @@ def init_scheme(c: Any) -> Mapping[str, Callable]:
     }
 
 
-def answers(c: Any, b: Seq2Seq) -> Seq2SeqSpan:
+def answers(c: Any, b: nn.Module) -> Seq2SeqSpan:
     """Two scores for each token. Raises ConfigError for another number of labels, as transformers would."""
     if c.num_labels != 2:
         raise ConfigError(f"question answering needs num_labels=2, a start and an end; found {c.num_labels}")
