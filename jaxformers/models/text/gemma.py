@@ -159,7 +159,7 @@ class Gemma3TextConfig(WindowedConfig):
         return raw | {"rope_parameters": two_ropes(raw.get("rope_parameters") or {}, old)}
 
     def downgrade(self, written: dict[str, Any]) -> dict[str, Any]:
-        full, local = (self.rope_parameters[k] for k in KINDS)
+        full, local = (self.rope_parameters[k] for k in KINDS)  # type: ignore[index]
         scaling = None if full["rope_type"] == "default" else {k: v for k, v in full.items() if k != "rope_theta"}
         return written | {"rope_local_base_freq": local["rope_theta"], "rope_scaling": thaw(scaling)}
 
@@ -222,10 +222,10 @@ def gemma3(c: Gemma3TextConfig) -> Decoder:
     norm = RMSNorm(c.rms_norm_eps, offset=1.0)
 
     def block(i: int) -> Block:
-        kind = c.layer_types[i]
+        kind = c.layer_types[i]  # type: ignore[index]
         window = c.window if kind == "sliding_attention" else None
         sees = TwoSidedAttention if c.use_bidirectional_attention else Attention
-        rope = whole_rope(c, c.rope_parameters[kind])
+        rope = whole_rope(c, c.rope_parameters[kind])  # type: ignore[index]
         # attn_logit_softcapping is a field of Gemma 3's config that no model reads
         return sandwich(c, windowed_attention(c, kind=sees, qk_norm=norm, window=window, rope=rope))
 

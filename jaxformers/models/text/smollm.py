@@ -80,7 +80,7 @@ def smollm3(c: SmolLM3Config) -> Decoder:
     spec = whole_rope(c)
 
     def block(i: int) -> Block:
-        rope = spec if c.no_rope_layers[i] else None
+        rope = spec if c.no_rope_layers[i] else None  # type: ignore[index]
         attn = self_attention(c, qkv_bias=bias, out_bias=bias, window=layer_window(c, i), rope=rope)
         return prenorm(attn, mlp, norm)
 
