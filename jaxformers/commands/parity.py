@@ -108,7 +108,7 @@ def explain(report: "Report") -> str:
         return "equal"
     if first.module is None:
         where = f"in {first.layer}" if first.layer else "outside the layers"
-        return f"the first difference is {where}, in a part without weights of its own, or in how layers are stacked"
+        return f"the first difference is {where}, in what no module answers for alone (experts), or in the scan"
     reads = (
         "what it reads agrees, so look at its weights or formula" if first.input_equal else "what it reads differs too"
     )

@@ -134,9 +134,9 @@ def run_modules(model: Model, inputs: Mapping[str, np.ndarray], **options: Any) 
 
         def watch(function, args, kwargs, context):
             out = function(*args, **kwargs)
-            arrays = [next((x for x in jax.tree.leaves(tree) if x.ndim), None) for tree in ((args, kwargs), out)]
-            if context.method_name == "__call__" and arrays[1] is not None:
-                calls.setdefault("/".join(context.module.path), []).append(tuple(arrays))
+            read, made = first_array((args, kwargs)), first_array(out)
+            if context.method_name == "__call__" and made is not None:
+                calls.setdefault("/".join(context.module.path), []).append((read, made))
             return out
 
         with nn.intercept_methods(watch):
@@ -144,6 +144,11 @@ def run_modules(model: Model, inputs: Mapping[str, np.ndarray], **options: Any) 
         return calls
 
     return jax.tree.map(np.asarray, jax.jit(traced)(model.params, dict(inputs)))
+
+
+def first_array(tree: Any) -> jax.Array | None:
+    """The first array in a tree; options that are bools and numbers are passed over."""
+    return next((x for x in jax.tree.leaves(tree) if getattr(x, "ndim", 0)), None)
 
 
 def pairs(torch_model: Any, model: Model) -> list[Pair]:
@@ -155,9 +160,9 @@ def pairs(torch_model: Any, model: Model) -> list[Pair]:
         part, candidates = keys.find(".".join(path))
         theirs = next((names[k] for k in candidates if k in names), None)
         if theirs is not None and not any(HOLE.search(k) for k in candidates):
-            # A kernel says best how a fused tensor is cut, so it may replace what a bias said.
+            # A weight says best how a fused tensor is cut, so it may replace what a bias said.
             ours = "/".join(path[:-1])
-            if ours not in out or path[-1] == "kernel":
+            if ours not in out or path[-1] != "bias":
                 out[ours] = Pair(ours, theirs, part)
     return list(out.values())
 
@@ -178,6 +183,8 @@ def first_difference(
             absolute, relative = nearest(our_output, cut(pair.part, their_output))
             if not relative < tolerance:
                 same = our_input is not None and nearest(our_input, their_input)[1] < tolerance
+                if layer is not None and not same and pair not in inside:
+                    return Difference(layer)  # it only hands on what went wrong in the layer
                 return Difference(layer_of(pair.ours), pair.ours, pair.theirs, absolute, relative, same)
     return Difference(layer)
 

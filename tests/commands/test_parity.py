@@ -14,6 +14,7 @@ import jaxformers as jf
 from jaxformers import cli
 from jaxformers.export.compare import compare
 from jaxformers.export.inputs import random_inputs
+from jaxformers.hub.abstract import flatten
 
 torch.set_num_threads(1)
 SIZES = dict(
@@ -56,7 +57,7 @@ def load_both(path: Path, architecture: str, **kwargs):
 
 
 def spoil(model: jf.Model, name: str) -> jf.Model:
-    """The same model with one leaf scaled, found by "layers/0/mlp/kernel"; of a stacked leaf, its first layer."""
+    """The same model with one leaf scaled, found by "layers/0/mlp/weight"; of a stacked leaf, its first layer."""
 
     def change(path, leaf):
         here = "/".join(str(p.key) for p in path if hasattr(p, "key"))
@@ -92,18 +93,18 @@ def test_a_low_precision_differs_and_says_where(llama, capsys):
 
 
 @pytest.mark.parametrize("scan", [False, True], ids=["per layer", "scanned"])
-def test_a_spoilt_kernel_is_named(llama, scan):
+def test_a_spoilt_weight_is_named(llama, scan):
     theirs, ours = load_both(llama, "LlamaModel", task=None, scan=scan)
     inputs = random_inputs(theirs)
     assert compare(theirs, ours, inputs).equal
     if not scan:
-        report = compare(theirs, spoil(ours, "layers/1/mlp/up_proj/kernel"), inputs)
+        report = compare(theirs, spoil(ours, "layers/1/mlp/up_proj/weight"), inputs)
         assert report.first is not None and not report.equal
         assert report.first.module == "layers/1/mlp/up_proj" and report.first.theirs == "layers.1.mlp.up_proj"
         assert report.first.layer == "layers/1" and report.first.input_equal and report.first.relative > 1e-2
         assert {f.name: f.at for f in report.fields}["hidden_states"] == 2
     else:  # row 0 of the stacked leaf is layer 0
-        report = compare(theirs, spoil(ours, "layers/0:3:1/0/attn/v_proj/kernel"), inputs)
+        report = compare(theirs, spoil(ours, "layers/0:3:1/0/attn/v_proj/weight"), inputs)
         assert report.first is not None and report.first.module == "layers/0/attn/v_proj"
 
 
@@ -112,9 +113,9 @@ def test_a_spoilt_kernel_is_named(llama, scan):
     [
         ("backbone/embed/embedding", "backbone/embed"),
         ("backbone/layers/2/attn_pre/scale", "backbone/layers/2/attn_pre"),
-        ("backbone/layers/1/attn/k_proj/kernel", "backbone/layers/1/attn/k_proj"),
+        ("backbone/layers/1/attn/k_proj/weight", "backbone/layers/1/attn/k_proj"),
         ("backbone/norm/scale", "backbone/norm"),
-        ("head/kernel", "head"),
+        ("head/weight", "head"),
     ],
 )
 def test_every_place_is_named(llama, leaf, module):
@@ -125,9 +126,19 @@ def test_every_place_is_named(llama, leaf, module):
 
 def test_parts_of_fused_tensors_are_told_apart(gpt_like):
     theirs, ours = load_both(gpt_like, "Phi3ForCausalLM")
-    first = compare(theirs, spoil(ours, "backbone/layers/1/attn/v_proj/kernel"), random_inputs(theirs)).first
+    first = compare(theirs, spoil(ours, "backbone/layers/1/attn/v_proj/weight"), random_inputs(theirs)).first
     assert first is not None and first.module == "backbone/layers/1/attn/v_proj"
     assert first.theirs == "model.layers.1.self_attn.qkv_proj"
+
+
+def test_experts_are_placed_in_their_layer(tmp_path):
+    """PyTorch holds all experts in one tensor, so no module of its own answers for one of them."""
+    save(tmp_path, "MixtralForCausalLM", num_key_value_heads=2, num_local_experts=4, pad_token_id=0)
+    theirs, ours = load_both(tmp_path, "MixtralForCausalLM")
+    leaves = ["/".join(path) for path in flatten(ours.params)]
+    expert = next(name for name in leaves if "layers/1/" in name and "up" in name)
+    first = compare(theirs, spoil(ours, expert), random_inputs(theirs)).first
+    assert first is not None and (first.layer, first.module) == ("layers/1", None)
 
 
 def test_a_formula_without_weights_is_placed(llama):
