@@ -166,9 +166,11 @@ class Config:
 
     def to_json(self) -> dict[str, Any]:
         """Return what config.json holds, in the spellings of transformers 4 and 5."""
-        skip = {"extra", "output_hidden_states", "output_attentions", "return_dict", "chunk_size_feed_forward"}
+        skip = {"output_hidden_states", "output_attentions", "return_dict", "chunk_size_feed_forward"}
         out: dict[str, Any] = dict(thaw(self.extra))
         for field in dataclasses.fields(self):
+            if field.name == "extra":
+                continue
             value = getattr(self, field.name)
             inherited = field.name in {f.name for f in dataclasses.fields(Config)}
             if field.name in skip and value == field.default or inherited and value is None:

@@ -19,7 +19,8 @@ GENERIC = {"transformers_version", "_name_or_path", "model_type", "id2label", "l
 def plain(value: Any) -> Any:
     """Comparable JSON, nested configs without the keys that transformers fills in."""
     if isinstance(value, Config):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.name != "extra"}
+        fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.name != "extra"}
+        return {**thaw(value.extra), **fields}
     value = thaw(value)
     return {k: plain(v) for k, v in value.items()} if isinstance(value, dict) else value
 
