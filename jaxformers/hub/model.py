@@ -1,5 +1,6 @@
 """Model: parameters as a pytree, the module and config as static parts, and a jitted call."""
 
+import inspect
 from functools import partial
 from pathlib import Path as FilePath
 from typing import Any, Self
@@ -124,6 +125,13 @@ class Model:
                 raise TypeError(
                     "models return no loss: take it from the logits, so that it can be differentiated and changed"
                 )
+        caches = kwargs.pop("use_cache", None)
+        if caches and kwargs.get("past_key_values") is None:
+            raise ValueError(
+                "use_cache=True needs a cache to fill: pass past_key_values=model.init_cache(batch, length)"
+            )
+        if (getattr(c, "use_cache", True) if caches is None else caches) is False and takes(self.module, "use_cache"):
+            kwargs["use_cache"] = False
         kwargs = {k: v for k, v in kwargs.items() if v is not None}
         options = {k: v for k, v in kwargs.items() if isinstance(v, (bool, int, float, str))}
         arrays = {k: v for k, v in kwargs.items() if k not in options}
@@ -186,6 +194,14 @@ class Model:
         from jaxformers.hub.pretrained import save_pretrained
 
         save_pretrained(self, path, **kwargs)
+
+
+def takes(module: nn.Module, name: str) -> bool:
+    """Whether the innermost backbone has an argument of this name."""
+    inner = getattr(module, "backbone", None) or getattr(module, "classifier", None)
+    if isinstance(inner, nn.Module):
+        return takes(inner, name)
+    return name in inspect.signature(type(module).__call__).parameters
 
 
 def cast_floating(tree: Any, dtype: Any) -> Any:

@@ -52,8 +52,10 @@ class Decoder(nn.Module):
         output_hidden_states: bool = False,
         output_attentions: bool = False,
         output_router_logits: bool = False,
+        use_cache: bool = True,
         train: bool = False,
     ) -> BaseModelOutput:
+        """As transformers': `use_cache=False` reads positions that jump, without an attention mask, as packed texts."""
         record = recording(
             hidden_states=output_hidden_states, attentions=output_attentions, router_logits=output_router_logits
         )
@@ -63,6 +65,7 @@ class Decoder(nn.Module):
             position_ids,
             past_key_values,
             causal=self.causal,
+            packed=not use_cache,
             positions=self.positions,
             train=train,
             record=record,

@@ -48,18 +48,23 @@ def decoder_context(
     cache: Cache | None,
     *,
     causal: bool = True,
+    packed: bool = False,
     positions: Callable[[jax.Array, jax.Array | None], jax.Array] | None = None,
     **fields,
 ) -> tuple[Context, Cache | None]:
     """The context of `length` new tokens, and the cache with its mask brought up to date.
 
-    positions: how a model derives positions from (slots [T], attention mask); slots themselves by default.
+    positions: how a model derives positions from (slots [T], attention mask); slots themselves by default. packed: read
+    given positions that jump, without an attention mask, as several texts in a row, as transformers' decoders do.
     """
     rules = {"right": 0} if causal else {}
     if cache is None:
         slots = jnp.arange(length)
         mask = read_attention_mask(attention_mask, **rules)
         real = mask.keys
+        if packed and attention_mask is None and position_ids is not None:
+            texts = text_of_each(jnp.asarray(position_ids))
+            mask = mask.replace(q_segments=texts, k_segments=texts)
     else:
         slots = cache.index + jnp.arange(length)
         real = cached_mask(cache, attention_mask, length)
@@ -68,6 +73,12 @@ def decoder_context(
     if position_ids is None:
         position_ids = slots[None] if positions is None else positions(slots, real)
     return Context(positions=jnp.asarray(position_ids), slots=slots, mask=mask, **fields), cache
+
+
+def text_of_each(positions: jax.Array) -> jax.Array:
+    """Number the texts packed in each row, Int [B,T]: a new one starts where a position does not follow the last."""
+    jumps = jnp.diff(positions, prepend=positions[:, :1] - 1) != 1
+    return jnp.cumsum(jumps, axis=-1)
 
 
 def token_count(input_ids: jax.Array | None, inputs_embeds: jax.Array | None) -> int:
