@@ -24,6 +24,11 @@ def grid_of(image: int | tuple[int, ...], patch: int | tuple[int, ...]) -> Size:
     return h // p, w // q
 
 
+def size_of(x: jax.Array) -> Size:
+    """(height, width) of [B,H,W,...]."""
+    return x.shape[1], x.shape[2]
+
+
 def read_pixels(pixel_values: jax.Array, channels: int) -> jax.Array:
     """Pixel values [B,C,H,W] as [B,H,W,C]. Raises ValueError on another rank or number of channels."""
     if pixel_values.ndim != 4 or pixel_values.shape[1] != channels:
@@ -112,12 +117,12 @@ class ImageEmbeddings(nn.Module):
     def __call__(
         self, x: jax.Array, where: jax.Array | None = None, resize: bool = False, train: bool = False
     ) -> jax.Array:
-        size = x.shape[1:3]
+        size = size_of(x)
         resize = resize or self.any_size
         if not resize and size != self.image:
             raise ValueError(f"images are {size}, the model's {self.image}; pass interpolate_pos_encoding=True")
         x = self.patches(x)
-        grid = x.shape[1:3]
+        grid = size_of(x)
         x = masked(x.reshape(x.shape[0], -1, x.shape[-1]), self.mask, where)
         first = jnp.broadcast_to(self.cls(), (x.shape[0], 1, x.shape[-1])).astype(x.dtype)
         x = self.positions(jnp.concatenate([first, x], axis=1), grid if resize else None)

@@ -35,6 +35,8 @@ class PlacedCrossAttention(nn.Module):
         def one(name: str, y: jax.Array) -> jax.Array:
             return split_heads(Linear(self.heads * self.head_dim, True, ("embed", "heads"), name=name)(y), self.heads)
 
+        if ctx.encoder is None:
+            raise ValueError("this attention needs an encoder's output in the context; got none")
         own, places = (p.astype(x.dtype) for p in ctx.features)
         out, records = attend(
             self,
@@ -46,7 +48,7 @@ class PlacedCrossAttention(nn.Module):
             rate=self.dropout,
             name="cross_attentions",
             q_slots=ctx.slots,
-            k_slots=jnp.arange(ctx.encoder.shape[1]),  # type: ignore[union-attr]
+            k_slots=jnp.arange(ctx.encoder.shape[1]),
             scale=self.head_dim**-0.5,
         )
         out = out.reshape(*x.shape[:-1], -1)

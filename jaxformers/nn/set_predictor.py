@@ -15,7 +15,7 @@ from jaxformers.core.outputs import Layers as Arrays
 from jaxformers.nn.embed import Embed
 from jaxformers.nn.inputs import read_attention_mask
 from jaxformers.nn.param import dropout
-from jaxformers.nn.patch import PatchEmbed
+from jaxformers.nn.patch import PatchEmbed, size_of
 from jaxformers.nn.resize import resize_nearest
 from jaxformers.nn.stack import Layers, Stack, run
 
@@ -102,7 +102,7 @@ class SetPredictor(nn.Module):
         maps = self.vision(pixel_values, train=train).feature_maps
         maps = tuple(m.transpose(0, 2, 3, 1) for m in maps)
         features = self.project(maps[-1])
-        return Seen(maps, features, resize_nearest(mask, features.shape[1:3]))
+        return Seen(maps, features, resize_nearest(mask, size_of(features)))
 
     def given(self, inputs_embeds: jax.Array, pixel_mask: jax.Array | None) -> Seen:
         """Features that the caller made [B,T,D], taken as a square."""

@@ -8,7 +8,7 @@ from flax import struct
 from jaxformers.core.context import Context, recording
 from jaxformers.core.outputs import Array, Layers, ModelOutput
 from jaxformers.nn.param import dropout
-from jaxformers.nn.patch import GridPositions, PatchEmbed, Size, masked, read_pixels
+from jaxformers.nn.patch import GridPositions, PatchEmbed, Size, masked, read_pixels, size_of
 from jaxformers.nn.stack import Stack
 from jaxformers.nn.stages import channels_first
 
@@ -43,10 +43,10 @@ class WindowEmbeddings(nn.Module):
         p, q = self.patches.patch
         x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % p), (0, -x.shape[2] % q), (0, 0)))
         x = self.norm(self.patches(x))
-        shape = x.shape
+        shape, grid = x.shape, size_of(x)
         x = masked(tokens(x), self.mask, where)
         if self.positions is not None:
-            x = self.positions(x, shape[1:3] if resize else None)
+            x = self.positions(x, grid if resize else None)
         return dropout(self, x, self.dropout, train).reshape(shape)
 
 
