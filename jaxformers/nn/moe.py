@@ -111,7 +111,7 @@ class GatedExperts(nn.Module):
         up_shape, up_axes = (x.shape[-1], self.width), ("embed", "mlp")
         gate, _ = ExpertKernel(self.experts, up_shape, up_axes, name="gate_proj")()
         up, _ = ExpertKernel(self.experts, up_shape, up_axes, name="up_proj")()
-        down, _ = ExpertKernel(self.experts, up_shape[::-1], up_axes[::-1], name="down_proj")()
+        down, _ = ExpertKernel(self.experts, (self.width, x.shape[-1]), ("mlp", "embed"), name="down_proj")()
 
         def ffn(rows: jax.Array, product: Callable) -> jax.Array:
             return product(self.act(product(rows, gate)) * product(rows, up), down)

@@ -1,5 +1,7 @@
 """What recurrent mixers share: hidden padding, a causal convolution with memory, and the decoder around them."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -33,7 +35,8 @@ class CausalConv(nn.Module):
         if before is None:
             before = jnp.zeros((x.shape[0], self.size - 1, width), x.dtype)
         x = jnp.concatenate([before.astype(x.dtype), x], axis=1)
-        y = sum(x[:, n : n + length].astype(jnp.float32) * kernel[n, 0] for n in range(self.size))
+        taps = [x[:, n : n + length].astype(jnp.float32) * kernel[n, 0] for n in range(self.size)]
+        y = sum(taps[1:], taps[0])
         if self.bias:
             y = y + param(self, "bias", ZEROS, (width,), ("mlp",)).astype(jnp.float32)
         return y, x[:, length:].astype(before.dtype)
@@ -85,4 +88,4 @@ class RecurrentDecoder(Decoder):
         )
         if out.hidden_states is None:
             return out
-        return out.replace(hidden_states=(*out.hidden_states[1:], out.last_hidden_state))
+        return dataclasses.replace(out, hidden_states=(*out.hidden_states[1:], out.last_hidden_state))

@@ -84,10 +84,12 @@ def selective_chunks(
 
 
 @selective_scan.register("chunked")
-def selective_chunks_checked(x: jax.Array, *rest: jax.Array) -> tuple[jax.Array, jax.Array]:
+def selective_chunks_checked(
+    x: jax.Array, dt: jax.Array, a: jax.Array, b: jax.Array, c: jax.Array, state: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """`selective_chunks` for sequences that are worth it."""
     check_long(x)
-    return selective_chunks(x, *rest)
+    return selective_chunks(x, dt, a, b, c, state)
 
 
 def spread(x: jax.Array, heads: int) -> jax.Array:

@@ -88,7 +88,7 @@ class DeepseekV3Config(Config):
         check_top_k(self.num_experts_per_tok, self.n_routed_experts // self.n_group * self.topk_group)
 
 
-def softmax_scale(c: DeepseekV3Config) -> float:
+def softmax_scale(c: Any) -> float:
     """1 / sqrt(width of a key), times YaRN's temperature squared where the positions are stretched."""
     scale = c.qk_head_dim**-0.5
     weight = c.rope_parameters.get("mscale_all_dim")

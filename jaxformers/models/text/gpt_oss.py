@@ -84,7 +84,7 @@ class GptOssConfig(Config):
         check_layer_types(self)
 
 
-def gpt_oss(c: GptOssConfig) -> Decoder:
+def gpt_oss(c: Any) -> Decoder:
     norm, rotation = RMSNorm(c.rms_norm_eps), rope(c)
     moe = Moe(
         ChosenSoftmaxRouter(c.num_local_experts, c.num_experts_per_tok),

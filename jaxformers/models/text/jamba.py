@@ -73,7 +73,7 @@ class JambaConfig(Config):
             check_top_k(self.num_experts_per_tok, self.num_experts)
 
 
-def jamba(c: JambaConfig) -> Decoder:
+def jamba(c: Any) -> Decoder:
     norm, act = RMSNorm(c.rms_norm_eps), activation(c.hidden_act)
     attn = Residual("attn", self_attention(c, rope=None), pre=norm)
     mixer = MambaMixer(

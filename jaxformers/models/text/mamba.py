@@ -132,13 +132,13 @@ def recurrent(c: Any, mixer: nn.Module) -> RecurrentDecoder:
     )
 
 
-def mamba(c: MambaConfig) -> RecurrentDecoder:
+def mamba(c: Any) -> RecurrentDecoder:
     act = activation(c.hidden_act)
     width, rank = c.intermediate_size, c.time_step_rank
     return recurrent(c, MambaMixer(width, c.state_size, rank, c.conv_kernel, act, c.use_bias, c.use_conv_bias))
 
 
-def mamba2(c: Mamba2Config) -> RecurrentDecoder:
+def mamba2(c: Any) -> RecurrentDecoder:
     mixer = Mamba2Mixer(
         c.num_heads,
         c.head_dim,

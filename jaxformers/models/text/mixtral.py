@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from flax import linen as nn
+
 from jaxformers.core.config import Config
 from jaxformers.core.errors import ConfigError
 from jaxformers.core.frozen import FrozenDict
@@ -62,7 +64,7 @@ def check_top_k(top_k: int, experts: int) -> None:
         raise ConfigError(f"num_experts_per_tok is {top_k}; expected 1 to {experts}, the number of experts")
 
 
-def moe_lm(c: Any, backbone: Decoder) -> MoeCausalLM:
+def moe_lm(c: Any, backbone: nn.Module) -> MoeCausalLM:
     """The language model of a sparse decoder."""
     return MoeCausalLM(backbone, lm_head(c), top_k=c.num_experts_per_tok)
 

@@ -71,7 +71,7 @@ class Qwen3MoeConfig(Config):
     def is_sparse(self, layer: int) -> bool:
         """Whether a layer has experts."""
         here = (layer + 1) % self.decoder_sparse_step == 0
-        return self.num_local_experts > 0 and here and layer not in self.mlp_only_layers
+        return self.num_local_experts > 0 and here and layer not in (self.mlp_only_layers or ())
 
 
 def qwen3_moe(c: Qwen3MoeConfig) -> Decoder:
