@@ -112,12 +112,15 @@ def checkpoints(tmp_path_factory, tiny_bert) -> Path:
 def test_examples_run(page, checkpoints, monkeypatch):
     """The python blocks of a page, one after the other, as a reader would type them."""
     monkeypatch.chdir(checkpoints)
-    monkeypatch.setattr(models, "_FAMILIES", dict(models._FAMILIES))  # a page registers a type of its own
     # Line numbers as in the page, so that an error points to it.
     space: dict = {"__name__": "page"}
-    for block in BLOCK.finditer(page.read_text()):
-        line = page.read_text()[: block.start(1)].count("\n")
-        exec(compile("\n" * line + block[1], str(page), "exec"), space)
+    try:
+        for block in BLOCK.finditer(page.read_text()):
+            line = page.read_text()[: block.start(1)].count("\n")
+            exec(compile("\n" * line + block[1], str(page), "exec"), space)
+    finally:
+        for model_type in set(models._FAMILIES) - set(MODEL_TYPES):
+            del models._FAMILIES[model_type]  # a page registers a type of its own
 
 
 def test_the_readme_has_examples():

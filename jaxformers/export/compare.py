@@ -182,7 +182,9 @@ def first_difference(
         for (our_input, our_output), (their_input, their_output) in zip(mine, reference, strict=True):
             absolute, relative = nearest(our_output, cut(pair.part, their_output))
             if not relative < tolerance:
-                same = our_input is not None and nearest(our_input, their_input)[1] < tolerance
+                same = False
+                if our_input is not None and their_input is not None:
+                    same = nearest(our_input, their_input)[1] < tolerance
                 if layer is not None and not same and pair not in inside:
                     return Difference(layer)  # it only hands on what went wrong in the layer
                 return Difference(layer_of(pair.ours), pair.ours, pair.theirs, absolute, relative, same)
