@@ -8,7 +8,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-os.environ["JAX_PLATFORMS"] = "cpu"
+# benchmarks/gpu/run.sh runs the parity rows on a GPU.
+os.environ["JAX_PLATFORMS"] = os.environ.get("JAXFORMERS_TEST_PLATFORM", "cpu")
 # Sharding tests need several devices, and the count is fixed once jax has started.
 flags = os.environ.get("XLA_FLAGS", "")
 if "xla_force_host_platform_device_count" not in flags:
