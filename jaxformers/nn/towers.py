@@ -1,35 +1,20 @@
-"""Two towers, one for texts and one for images, whose outputs are compared in one space."""
+"""Towers: encoders of texts and of images whose pooled outputs can be compared."""
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax import struct
 
 from jaxformers.core.context import Context, recording
 from jaxformers.core.mask import Mask
-from jaxformers.core.outputs import Array, BaseModelOutput, ModelOutput
+from jaxformers.core.outputs import BaseModelOutput
 from jaxformers.core.sharding import constrain
 from jaxformers.nn.embed import Embed
 from jaxformers.nn.inputs import decoder_context, token_count
-from jaxformers.nn.param import Constant, Normal, param
+from jaxformers.nn.param import Normal, param
 from jaxformers.nn.patch import PatchEmbed, Size, read_pixels
 from jaxformers.nn.resize import resize_bicubic
-from jaxformers.ops.dot import dot
-
-
-@struct.dataclass
-class CLIPOutput(ModelOutput):
-    """How well each text fits each image, the normalised embeddings, and both towers' outputs."""
-
-    logits_per_image: Array  # [images, texts]
-    logits_per_text: Array  # [texts, images]
-    text_embeds: Array
-    image_embeds: Array
-    text_model_output: BaseModelOutput
-    vision_model_output: BaseModelOutput
 
 
 class TextTower(nn.Module):
@@ -132,7 +117,7 @@ class ImageTower(nn.Module):
                 f"images are {x.shape[1:3]}, the model's {self.image}; pass interpolate_pos_encoding=True to allow it"
             )
         x = self.patches(x)
-        grid = x.shape[1:3]
+        grid = (x.shape[1], x.shape[2])
         x = x.reshape(x.shape[0], -1, x.shape[-1])
         if self.cls is not None:
             first = jnp.broadcast_to(self.cls(), (x.shape[0], 1, x.shape[-1])).astype(x.dtype)
@@ -164,84 +149,3 @@ class NormedFirst(nn.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.norm(x[:, 0])
-
-
-class Similarity(nn.Module):
-    """Cosines of texts and images, times exp(logit_scale), plus logit_bias where `bias`. shape: of both parameters."""
-
-    scale: float = 0.0
-    bias: bool = False
-    shape: tuple[int, ...] = ()
-
-    @nn.compact
-    def __call__(self, texts: jax.Array, images: jax.Array) -> jax.Array:
-        axes = (None,) * len(self.shape)
-        scale = param(self, "logit_scale", Constant(self.scale), self.shape, axes)
-        logits = dot(texts, images.T) * jnp.exp(scale)
-        return logits + param(self, "logit_bias", Constant(0.0), self.shape, axes) if self.bias else logits
-
-
-def unit(x: jax.Array) -> jax.Array:
-    """x / |x| along the last axis."""
-    return x / jnp.sqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True))
-
-
-class TwoTower(nn.Module):
-    """similarity(unit(text features), unit(image features)); the projections are None where the towers' own serve."""
-
-    text: TextTower
-    image: ImageTower
-    similarity: Similarity
-    text_projection: nn.Module | None = None
-    image_projection: nn.Module | None = None
-
-    def dummy_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Inputs to initialise with."""
-        return {**self.text.dummy_inputs(), **self.image.dummy_inputs()}
-
-    def get_text_features(
-        self,
-        input_ids: jax.Array,
-        attention_mask: jax.Array | None = None,
-        position_ids: jax.Array | None = None,
-        **options: Any,
-    ) -> BaseModelOutput:
-        """The text tower's output, pooler_output being the texts in the shared space, not normalised."""
-        out = self.text(input_ids, attention_mask, position_ids, **options)
-        return (
-            out if self.text_projection is None else out.replace(pooler_output=self.text_projection(out.pooler_output))
-        )
-
-    def get_image_features(
-        self, pixel_values: jax.Array, interpolate_pos_encoding: bool = False, **options: Any
-    ) -> BaseModelOutput:
-        """The image tower's output, pooler_output being the images in the shared space, not normalised."""
-        out = self.image(pixel_values, interpolate_pos_encoding, **options)
-        if self.image_projection is None:
-            return out
-        return out.replace(pooler_output=self.image_projection(out.pooler_output))
-
-    def __call__(
-        self,
-        input_ids: jax.Array,
-        pixel_values: jax.Array,
-        attention_mask: jax.Array | None = None,
-        position_ids: jax.Array | None = None,
-        interpolate_pos_encoding: bool = False,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
-        train: bool = False,
-    ) -> CLIPOutput:
-        options = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions, "train": train}
-        images = self.get_image_features(pixel_values, interpolate_pos_encoding, **options)
-        texts = self.get_text_features(input_ids, attention_mask, position_ids, **options)
-        image_embeds, text_embeds = unit(images.pooler_output), unit(texts.pooler_output)
-        logits = self.similarity(text_embeds, image_embeds)
-        return CLIPOutput(
-            logits_per_image=logits.T,
-            logits_per_text=logits,
-            text_embeds=text_embeds,
-            image_embeds=image_embeds,
-            text_model_output=texts,
-            vision_model_output=images,
-        )

@@ -120,7 +120,8 @@ class VisionLanguage(nn.Module):
             images = self.get_image_features(
                 pixel_values, vision_feature_layer, vision_feature_select_strategy, train=train
             )
-            features = images.pooler_output.reshape(-1, images.pooler_output.shape[-1]).astype(x.dtype)
+            features = jnp.asarray(images.pooler_output)
+            features = features.reshape(-1, features.shape[-1]).astype(x.dtype)
             if input_ids is not None:
                 where = input_ids == self.image_token
             else:

@@ -27,7 +27,8 @@ from jaxformers.nn.linear import Linear
 from jaxformers.nn.norm import LayerNorm
 from jaxformers.nn.param import Normal
 from jaxformers.nn.patch import PatchEmbed, Token, grid_of, pair
-from jaxformers.nn.towers import EosPooler, FlatPositions, ImageTower, NormedFirst, Similarity, TextTower, TwoTower
+from jaxformers.nn.towers import EosPooler, FlatPositions, ImageTower, NormedFirst, TextTower
+from jaxformers.nn.two_tower import Similarity, TwoTower
 
 # Configs written before transformers 4.31 name this id, which is not the tokenizer's end of text.
 WRONG_EOS = 2
@@ -127,7 +128,7 @@ def clip_vision(c: Any) -> ImageTower:
     )
 
 
-def clip(c: CLIPConfig) -> TwoTower:
+def clip(c: Any) -> TwoTower:
     return TwoTower(
         clip_text(c.text_config),
         clip_vision(c.vision_config),
@@ -181,7 +182,7 @@ def vision_init(c: Any) -> dict[str, Callable]:
     }
 
 
-def clip_init(c: CLIPConfig) -> dict[str, Callable]:
+def clip_init(c: Any) -> dict[str, Callable]:
     """Both towers' schemes, and the projections' and the classifier's own."""
     factor, image = c.initializer_factor or 0.0, c.vision_config.hidden_size**-0.5
     return {

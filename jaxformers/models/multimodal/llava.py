@@ -69,7 +69,7 @@ class LlavaConfig(Config):
             raise ConfigError(
                 f"vision_feature_select_strategy {self.vision_feature_select_strategy!r} is not 'default' or 'full'"
             )
-        states = self.vision_config.num_hidden_layers + 1  # type: ignore[union-attr]
+        states = getattr(self.vision_config, "num_hidden_layers", 0) + 1
         for layer in feature_layers(self):
             if not -states <= layer < states:
                 raise ConfigError(f"vision_feature_layer is {layer}; the vision tower has {states} hidden states")
@@ -80,8 +80,8 @@ def feature_layers(c: Any) -> tuple[int, ...]:
     return (c.vision_feature_layer,) if isinstance(c.vision_feature_layer, int) else c.vision_feature_layer
 
 
-def llava(c: LlavaConfig) -> VisionLanguage:
-    width = c.text_config.hidden_size  # type: ignore[union-attr]
+def llava(c: Any) -> VisionLanguage:
+    width = c.text_config.hidden_size
     return VisionLanguage(
         build(c.vision_config),
         Projector(width, activation(c.projector_hidden_act), c.multimodal_projector_bias),
@@ -99,7 +99,7 @@ PROJECTOR = ("multi_modal_projector", "model.multi_modal_projector")
 HEAD = ("language_model.lm_head", "lm_head")
 
 
-def llava_keys(c: LlavaConfig) -> KeyMap:
+def llava_keys(c: Any) -> KeyMap:
     """The parts' tables, under every name they have had; a head is left aside."""
     head = KeyMap(ignore=(r"^(language_model\.)?lm_head\.",))
     language = anywhere(keys_of(c.text_config), "language", LANGUAGE)
@@ -107,12 +107,12 @@ def llava_keys(c: LlavaConfig) -> KeyMap:
     return language | vision | anywhere(KeyMap({"{*}": "{*}"}), "project", PROJECTOR) | head
 
 
-def head_keys(c: LlavaConfig) -> KeyMap:
+def head_keys(c: Any) -> KeyMap:
     """The head's table; a tied one has none."""
     return KeyMap() if c.tie_word_embeddings else anywhere(KeyMap({"": ""}), "head", HEAD)
 
 
-def llava_init(c: LlavaConfig) -> dict[str, Callable]:
+def llava_init(c: Any) -> dict[str, Callable]:
     """Both parts' own schemes; what lies between and after them is normal."""
     rules: dict[str, Callable] = {}
     for name, part in (("language", c.text_config), ("vision", c.vision_config)):
@@ -125,11 +125,11 @@ def llava_init(c: LlavaConfig) -> dict[str, Callable]:
     return {**rules, r"(project\.linear_[12]|^head)\.kernel$": Normal(std)}
 
 
-def head(c: LlavaConfig, backbone: VisionLanguage) -> VisionLanguageLM:
+def head(c: Any, backbone: Any) -> VisionLanguageLM:
     return VisionLanguageLM(backbone, None if c.tie_word_embeddings else lm_head(c.text_config))
 
 
-LM = Task("LlavaForConditionalGeneration", head, head_keys)  # type: ignore[arg-type]
+LM = Task("LlavaForConditionalGeneration", head, head_keys)
 TASKS = {"ImageTextToText": LM, "PreTraining": LM, "MultimodalLM": LM}
 
 register(Family(LlavaConfig, "LlavaModel", llava, llava_keys, "", TASKS, llava_init))

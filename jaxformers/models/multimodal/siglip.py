@@ -28,7 +28,8 @@ from jaxformers.nn.mlp import Mlp
 from jaxformers.nn.norm import LayerNorm
 from jaxformers.nn.param import Normal, Uniform
 from jaxformers.nn.patch import PatchEmbed, grid_of, pair
-from jaxformers.nn.towers import FlatPositions, ImageTower, LastPooler, Similarity, TextTower, TwoTower
+from jaxformers.nn.towers import FlatPositions, ImageTower, LastPooler, TextTower
+from jaxformers.nn.two_tower import Similarity, TwoTower
 from jaxformers.ops.activations import activation
 
 
@@ -117,7 +118,7 @@ def siglip_vision(c: Any) -> ImageTower:
     )
 
 
-def siglip(c: SiglipConfig) -> TwoTower:
+def siglip(c: Any) -> TwoTower:
     text, vision = c.text_config, c.vision_config
     if not vision.vision_use_head:
         raise ConfigError("vision_config.vision_use_head is False, so images have no embedding to compare with texts")
@@ -149,7 +150,7 @@ def vision_keys(c: Any) -> KeyMap:
     return IMAGE_KEYS | KeyMap({"norm": "post_layernorm", **(pooler if c.vision_use_head else {})})
 
 
-def siglip_keys(c: SiglipConfig) -> KeyMap:
+def siglip_keys(c: Any) -> KeyMap:
     """Both towers' tables, and how their outputs are compared."""
     similarity = {f"similarity.{name}": Part(name, exact=True) for name in ("logit_scale", "logit_bias")}
     image = vision_keys(c.vision_config).under("image", "vision_model")
@@ -169,7 +170,7 @@ def tower_init(c: Any) -> dict[str, Callable]:
     }
 
 
-def siglip_init(c: SiglipConfig) -> dict[str, Callable]:
+def siglip_init(c: Any) -> dict[str, Callable]:
     """Both towers' schemes, and the classifier's."""
     return {
         **nested(tower_init(c.text_config), "text"),
