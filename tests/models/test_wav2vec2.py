@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxformers as jf
+from jaxformers.core.errors import CheckpointError
 from jaxformers.models import read_config
 from jaxformers.nn.spec_augment import Spans
 from tests.models.test_multimodal import fresh, rename
@@ -33,6 +34,19 @@ def test_weight_norm_of_older_files(tmp_path: Path) -> None:
     )
     again = jf.AutoModel.from_pretrained(tmp_path)
     np.testing.assert_array_equal(again(SOUND).last_hidden_state, model(SOUND).last_hidden_state)
+
+
+def test_checkpoints_without_the_mask_vector(tmp_path: Path) -> None:
+    """Checkpoints tuned for letters may lack the mask vector; their base loads alone and under a new head."""
+    model = fresh("wav2vec2", tmp_path, "CTC", **SIZES)
+    rename(tmp_path, {"wav2vec2.masked_spec_embed": "quantizer.codevectors"})
+    np.testing.assert_array_equal(jf.AutoModelForCTC.from_pretrained(tmp_path)(SOUND).logits, model(SOUND).logits)
+    base = jf.AutoModel.from_pretrained(tmp_path)
+    base.save_pretrained(tmp_path / "base")
+    with pytest.raises(CheckpointError, match="key="):
+        jf.AutoModelForAudioClassification.from_pretrained(tmp_path / "base")
+    classifier = jf.AutoModelForAudioClassification.from_pretrained(tmp_path / "base", key=jax.random.key(1))
+    assert classifier(SOUND).logits.shape == (2, 2)
 
 
 def test_training_hides_and_skips() -> None:
