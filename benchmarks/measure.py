@@ -58,7 +58,7 @@ def versions() -> dict[str, str]:
 
 
 def side_by_side(
-    cases: Mapping[str, Callable[[], Any]], rounds: int = 9, least: float = 0.25
+    cases: Mapping[str, Callable[[], Any]], rounds: int = 7, least: float = 0.25
 ) -> dict[str, list[float]]:
     """Seconds of one call, by case and round. Every round runs each case for `least` seconds, in turning order."""
     for call in cases.values():
@@ -70,7 +70,7 @@ def side_by_side(
         for name in names[n % len(names) :] + names[: n % len(names)]:
             time.sleep(0.02)  # let the other side's threads fall asleep
             calls, start = 0, time.perf_counter()
-            while time.perf_counter() - start < least or calls < 2:
+            while time.perf_counter() - start < least or calls < 1:
                 cases[name]()
                 calls += 1
             out[name].append((time.perf_counter() - start) / calls)

@@ -1,6 +1,6 @@
 """Forward passes in bfloat16 on one GPU against PyTorch (SDPA, eager and compiled), loading, and compile times.
 
-python benchmarks/gpu/bench.py [--output results/gpu.json] [--tiny]      (--tiny: small models on the CPU, to try the script)
+python benchmarks/gpu/bench.py [--output results/gpu.json] [--tiny]    (--tiny: small models on the CPU, for a try)
 """
 
 import argparse
@@ -24,7 +24,8 @@ LLAMA_1B = dict(
     num_key_value_heads=8, head_dim=64, max_position_embeddings=8192, tie_word_embeddings=True,
 )  # fmt: skip
 TINY = dict(
-    hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16,
+    hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+    head_dim=16,
 )  # fmt: skip
 
 
@@ -134,7 +135,7 @@ def main() -> None:
         rows.append([case, f"{t['torch']['median_ms']:.2f}", *ratios, *rest])
     limits = record["limits"]
     print(
-        f"{name}: {limits['matmul_tflops']:.0f} TFLOP/s in a bfloat16 product, {limits['copy_gbs']:.0f} GB/s in a copy\n"
+        f"{name}: {limits['matmul_tflops']:.0f} TFLOP/s in a product, {limits['copy_gbs']:.0f} GB/s in a copy\n"
     )
     print(table(header, rows))
 

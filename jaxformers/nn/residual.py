@@ -50,7 +50,6 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array, ctx: Context, state: tuple | None = None):
         first, states, records = x, [], {}
         for step, before in zip(self.steps, state or (None,) * len(self.steps), strict=True):
-
             if hasattr(step.branch, "idle") and step.branch.idle(ctx, before):
                 states.append(before)
                 continue

@@ -66,3 +66,35 @@ def reference(
 
 
 attention = Op("attention", reference)
+
+
+@attention.register("cpu", platforms=("cpu",))
+def repeated_heads(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    mask: Mask,
+    *,
+    q_slots: jax.Array,
+    k_slots: jax.Array,
+    scale: float,
+    **rest,
+) -> jax.Array:
+    """Float32 prompts on a CPU: keys repeated for every head, and the sum divided out after the values.
+
+    XLA's CPU compiler runs one batched product faster than a grouped one. A single query is better off grouped.
+    """
+    if any(value is not None for value in rest.values()):
+        raise NotImplementedError(f"takes no {', '.join(name for name, value in rest.items() if value is not None)}")
+    if q.shape[1] == 1 or q.dtype != jnp.float32:
+        raise NotImplementedError("meant for float32 and more than one query")
+    groups = q.shape[2] // k.shape[2]
+    if groups > 1:
+        k, v = jnp.repeat(k, groups, axis=2), jnp.repeat(v, groups, axis=2)
+    scores = einsum("bthd,bshd->bhts", q * scale, k)
+    visible = mask.array(q_slots, k_slots)
+    if visible is not None:
+        scores = jnp.where(visible, scores, HIDDEN)
+    powers = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
+    total = jnp.sum(powers, axis=-1)  # [B,H,T]
+    return einsum("bhts,bshd->bthd", powers, v) / jnp.swapaxes(total, 1, 2)[..., None]

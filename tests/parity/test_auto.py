@@ -18,7 +18,7 @@ RENAMED = {
     "FOR_AUDIO_XVECTOR": "AudioXVector",
     "FOR_MULTIMODAL_LM": "MultimodalLM",
 }
-# FOR_IMAGE and the bare mapping are AutoModel. FOR_DECISION reads a second file beside the checkpoint, and is not built yet.
+# FOR_IMAGE and the bare mapping are AutoModel. FOR_DECISION reads a second file beside the checkpoint: not built yet.
 NO_HEAD = {"FOR_IMAGE", "FOR_DECISION"}
 
 
