@@ -134,9 +134,7 @@ def main() -> None:
         rest = [f"{again:.2f}", f"{found['load_s']:.2f}", f"{found['first_call_s']:.2f}", f"{found['difference']:.0e}"]
         rows.append([case, f"{t['torch']['median_ms']:.2f}", *ratios, *rest])
     limits = record["limits"]
-    print(
-        f"{name}: {limits['matmul_tflops']:.0f} TFLOP/s in a product, {limits['copy_gbs']:.0f} GB/s in a copy\n"
-    )
+    print(f"{name}: {limits['matmul_tflops']:.0f} TFLOP/s in a product, {limits['copy_gbs']:.0f} GB/s in a copy\n")
     print(table(header, rows))
 
 
