@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,7 +38,7 @@ def load_config(source: str | Path, **kwargs: Any) -> Config:
 
 
 def load_pretrained(
-    cls: type[M],
+    cls: Callable[..., M],
     source: str | Path,
     *,
     task: str | None = AUTO,
@@ -63,26 +64,26 @@ def load_pretrained(
     hub = {k: kwargs.pop(k) for k in HUB_ARGUMENTS if k in kwargs}
     folder = resolve(source, variant=variant, **hub)
     if config is None:
-        config = read_config(read_json(folder if folder.is_dir() else folder.parent), **kwargs)
-    elif kwargs:
-        config = config.replace(**kwargs)
+        found = read_config(read_json(folder if folder.is_dir() else folder.parent), **kwargs)
+    else:
+        found = config.replace(**kwargs) if kwargs else config
     tensors = open_checkpoint(folder, variant=variant)
-    if (adapt := family_of(config.model_type).adapt) is not None:
-        config = adapt(config, tensors)
+    if (adapt := family_of(found.model_type).adapt) is not None:
+        found = adapt(found, tensors)
     mesh = None if mesh is None else auto_mesh(mesh, rules)
-    task = task_of(config) if task == AUTO else task
-    plan = blueprint(config, task)
+    task = task_of(found) if task == AUTO else task
+    plan = blueprint(found, task)
     module = relayout(plan.module, scan=scan, remat=remat)
     boxed = abstract_params(module)
 
     def fresh(paths: list[ParamPath]) -> dict[ParamPath, jax.Array]:
         seed = jax.random.key(0) if key is None else key
         return init_params(
-            module, boxed, plan.family, config, seed, mesh=mesh, rules=rules, dtype=as_dtype(dtype), only=paths
+            module, boxed, plan.family, found, seed, mesh=mesh, rules=rules, dtype=as_dtype(dtype), only=paths
         )
 
     prefix = choose_prefix(plan.prefixes, plan.base_keys, tensors)
-    with byte_bar(f"loading {config.model_type}", tensors.nbytes, progress) as advance:
+    with byte_bar(f"loading {found.model_type}", tensors.nbytes, progress) as advance:
         params = load_params(
             plan.keys(prefix),
             boxed,
@@ -98,8 +99,8 @@ def load_pretrained(
             progress=advance,
         )
     carried = read_carried(tensors, prefix, plan.prefix)
-    return cls(  # type: ignore[call-arg]
-        params, module, config, task, mesh=mesh, rules=rules, compute_dtype=as_dtype(compute_dtype), carried=carried
+    return cls(
+        params, module, found, task, mesh=mesh, rules=rules, compute_dtype=as_dtype(compute_dtype), carried=carried
     )
 
 
