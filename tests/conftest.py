@@ -1,7 +1,10 @@
 """Settings that must be in place before jax starts, and checkpoints that several tests read."""
 
+import gc
 import json
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +21,7 @@ if "xla_force_host_platform_device_count" not in flags:
 if "xla_backend_optimization_level" not in flags:
     flags += " --xla_backend_optimization_level=1"
 os.environ["XLA_FLAGS"] = flags.strip()
-# No persistent compile cache: reading a program back has crashed the process (jaxlib 0.10.2 on the CPU).
+# No persistent compile cache: it gains little in a fresh clone, and programs read back count towards MAPS_LIMIT too.
 os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
 # Tests build their own checkpoints and must never wait for a network.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -26,6 +29,22 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # libtpu: ahead-of-time compilation for a TPU that is not there, from several test processes at once.
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
 os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+
+
+# A process may map 65530 pieces of memory, every compiled program takes several, and at the limit XLA crashes.
+MAPS_LIMIT = 20_000
+
+
+@pytest.fixture(autouse=True)
+def room_for_programs() -> Iterator[None]:
+    """Drop all compiled programs once they hold too many memory mappings."""
+    yield
+    maps = Path("/proc/self/maps")
+    if "jax" in sys.modules and maps.exists() and maps.read_bytes().count(b"\n") > MAPS_LIMIT:
+        import jax
+
+        jax.clear_caches()
+        gc.collect()
 
 
 WORDS = "the a cat dog sat on mat red blue house river runs fast slow zip file read write how do i ? . ##s".split()
