@@ -1,0 +1,1 @@
+"""The transforms there are, by what they do."""
