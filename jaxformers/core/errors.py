@@ -27,3 +27,7 @@ class UnknownModelType(ConfigError):
 
 class MissingExtra(JaxformersError, ImportError):
     """An optional package is needed and not installed."""
+
+
+class InputError(JaxformersError, ValueError):
+    """A picture, a sound or a text given to a processor cannot be had, or is not what it should be."""
