@@ -98,6 +98,7 @@ class Cache:
     index: jax.Array  # Int []: tokens written so far
     valid: jax.Array  # Bool [B,S]: slots that hold real tokens
     encoder_valid: jax.Array | None = None  # Bool [B,S'] for the encoder's output
+    shift: jax.Array | None = None  # Int [B]: position of a new token minus its slot; layers do not read it
 
     @property
     def length(self) -> int:

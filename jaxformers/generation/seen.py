@@ -9,8 +9,8 @@ from flax import struct
 class Seen:
     """Tokens of prompt and continuation in one buffer of static length; only columns from `start` to `end` are real.
 
-    A prompt is moved to the right of its bucket, so `start` says how many columns are not the caller's. Padding that the
-    caller gave lies within the real columns, as it does in transformers' input_ids.
+    A prompt is moved to the right of its bucket, so `start` says how many columns are not the caller's. Padding that
+    the caller gave lies within the real columns, as it does in transformers' input_ids.
     """
 
     tokens: jax.Array  # Int [B,L]
