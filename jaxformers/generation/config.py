@@ -138,12 +138,6 @@ class GenerationConfig:
             object.__setattr__(self, field.name, freeze(plain(getattr(self, field.name))))
         check(self)
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(
-            f"a GenerationConfig does not change; write model.generation_config = "
-            f"model.generation_config.update({name}={value!r})"
-        )
-
     def __getattr__(self, name: str) -> Any:
         extra = object.__getattribute__(self, "__dict__").get("extra") or {}
         if name in extra:
@@ -223,6 +217,17 @@ class GenerationConfig:
             return self.pad_token_id
         return self.eos[0] if self.eos else None
 
+
+def refuse_change(config: GenerationConfig, name: str, value: Any) -> None:
+    """Say how to change a config, which is a value."""
+    raise AttributeError(
+        "a GenerationConfig does not change; write "
+        f"model.generation_config = model.generation_config.update({name}={value!r})"
+    )
+
+
+# A frozen dataclass may not define it in its body.
+GenerationConfig.__setattr__ = refuse_change  # type: ignore[method-assign, assignment]
 
 FIELDS = tuple(field.name for field in dataclasses.fields(GenerationConfig))
 
