@@ -1,0 +1,1 @@
+"""Pictures to arrays with numpy and Pillow, pixel for pixel what transformers' Pillow processors give."""
