@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     AutoModelForAudioXVector = AutoModel
     AutoModelForCTC = AutoModel
     AutoModelForCausalLM = AutoModel
+    AutoModelForDecision = AutoModel
     AutoModelForImageClassification = AutoModel
     AutoModelForImageSegmentation = AutoModel
     AutoModelForImageTextToText = AutoModel

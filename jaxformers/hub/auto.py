@@ -17,6 +17,7 @@ TASKS = {
     "AudioXVector": "AudioXVector",
     "CTC": "CTC",
     "CausalLM": "CausalLM",
+    "Decision": "Decision",
     "ImageClassification": "ImageClassification",
     "ImageSegmentation": "ImageSegmentation",
     "ImageTextToText": "ImageTextToText",

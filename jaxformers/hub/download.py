@@ -12,6 +12,7 @@ from jaxformers.hub.checkpoint import choose, files_of
 FILES = (
     *("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "*.spm", "*.vocab", "merges.txt", "vocab.*"),
     *("additional_chat_templates/*", "*_*/config.json", "*_*/*.safetensors"),
+    *("head.safetensors", "readout.safetensors"),  # heads beside the weights
 )
 WEIGHT_INDEX = "*.index*.json"
 

@@ -15,6 +15,7 @@ from jaxformers.core.sharding import FSDP, Rules, auto_mesh
 from jaxformers.hub.abstract import Path as ParamPath
 from jaxformers.hub.abstract import abstract_params, as_dtype
 from jaxformers.hub.atomic import staged_folder
+from jaxformers.hub.beside import with_head_beside
 from jaxformers.hub.carried import carried_entries, read_carried
 from jaxformers.hub.checkpoint import open_checkpoint
 from jaxformers.hub.download import resolve
@@ -72,6 +73,7 @@ def load_pretrained(
         found = adapt(found, tensors)
     mesh = None if mesh is None else auto_mesh(mesh, rules)
     task = task_of(found) if task == AUTO else task
+    found, tensors = with_head_beside(found, task, folder, tensors)
     plan = blueprint(found, task)
     module = relayout(plan.module, scan=scan, remat=remat)
     boxed = abstract_params(module)

@@ -37,6 +37,7 @@ MODEL_TYPES: dict[str, str] = {
     "gpt_oss": "text.gpt_oss",
     "granite": "text.granite",
     "jamba": "text.jamba",
+    "jev": "text.jev",
     "llama": "text.llama",
     "llava": "multimodal.llava",
     "mamba": "text.mamba",
@@ -68,13 +69,26 @@ MODEL_TYPES: dict[str, str] = {
 
 
 @dataclass(frozen=True)
+class Beside:
+    """Files beside a checkpoint's weights that hold a head.
+
+    weights: weight files, configs: JSON files, of which any may be absent. config: (the checkpoint's config, {stem:
+    JSON object}) -> the config of the type that has such a head.
+    """
+
+    weights: tuple[str, ...]
+    configs: tuple[str, ...]
+    config: Callable[[Any, Mapping[str, Any]], Config]
+
+
+@dataclass(frozen=True)
 class Task:
     """A head on a family's backbone.
 
     architecture: transformers' class name. build: (config, backbone) -> module. keys: the head's own table, with
     absolute keys. at: where the backbone sits in our tree. prefix: where it sits in the checkpoint, None
     for the family's own.
-    backbone: how to build it, when it is not the family's base model.
+    backbone: how to build it, when it is not the family's base model. beside: files that may hold the head.
     """
 
     architecture: str
@@ -84,6 +98,7 @@ class Task:
     prefix: str | None = None
     backbone: Callable[[Any], nn.Module] | None = None
     backbone_keys: KeyMap | Callable[[Any], KeyMap] | None = None
+    beside: Beside | None = None
 
 
 @dataclass(frozen=True)

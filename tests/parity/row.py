@@ -17,7 +17,8 @@ class Row:
     inputs: (config, rng) -> numpy arguments. full: also masks, both layouts, caches and half precisions; heads of a
     type that has a full row need only the forward and the round trip. cached: whether the class decodes with a cache.
     gradient: compare gradients of a loss as well. skip: output fields that transformers computes in another sense.
-    prepare: changes the torch model before it is saved. lost: patterns of their tensors that we do not keep.
+    prepare: changes the torch model before it is saved. as_theirs: gives our output the form of theirs.
+    lost: patterns of their tensors that we do not keep.
     """
 
     hf: str
@@ -31,6 +32,7 @@ class Row:
     skip: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
     prepare: Callable[[Any], None] | None = None
+    as_theirs: Callable[[Any], Any] | None = None
     tolerance: float = 1e-4
     attn: str = "eager"
     call: Mapping[str, Any] = field(default_factory=dict)  # further arguments of both forwards

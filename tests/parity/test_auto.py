@@ -18,8 +18,7 @@ RENAMED = {
     "FOR_AUDIO_XVECTOR": "AudioXVector",
     "FOR_MULTIMODAL_LM": "MultimodalLM",
 }
-# FOR_IMAGE and the bare mapping are AutoModel. FOR_DECISION reads a second file beside the checkpoint: not built yet.
-NO_HEAD = {"FOR_IMAGE", "FOR_DECISION"}
+NO_HEAD = {"FOR_IMAGE"}  # this and the bare mapping are AutoModel
 
 
 def mappings() -> dict[str, dict[str, str]]:

@@ -37,6 +37,8 @@ def run(model: Any, inputs: dict[str, np.ndarray], **options: Any) -> dict[str, 
     """The output's fields as numpy arrays and tuples of them."""
     with torch.no_grad():
         out = model(**{k: torch.tensor(v) for k, v in inputs.items()}, **options)
+    if isinstance(out, torch.Tensor):  # scores alone
+        out = {"logits": out}
     return {k: to_numpy(v) for k, v in out.items() if v is not None}
 
 

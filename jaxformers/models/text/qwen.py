@@ -1,12 +1,13 @@
 """Qwen 2 and 3: llama with biases on q, k and v (2) or normed q and k (3), and windows in the upper layers."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jaxformers.core.config import Config
 from jaxformers.core.frozen import FrozenDict
 from jaxformers.models import Family, register
 from jaxformers.models.tasks import decoder_tasks
+from jaxformers.models.text.decision import BORROWED
 from jaxformers.models.text.parts import (
     LLAMA_KEYS,
     HeadDimConfig,
@@ -16,6 +17,7 @@ from jaxformers.models.text.parts import (
     layer_window,
     self_attention,
 )
+from jaxformers.nn.attention import Attention, TwoSidedAttention
 from jaxformers.nn.decoder import Decoder
 from jaxformers.nn.mlp import GatedMlp
 from jaxformers.nn.norm import RMSNorm
@@ -25,7 +27,7 @@ from jaxformers.ops.activations import activation
 
 @dataclass(frozen=True, kw_only=True)
 class QwenConfig(Config):
-    """What both generations share."""
+    """What both generations share. `is_causal` False: every token sees those after it too."""
 
     vocab_size: int = 151936
     hidden_size: int = 4096
@@ -48,6 +50,7 @@ class QwenConfig(Config):
     pad_token_id: int | None = None
     bos_token_id: int | None = None
     eos_token_id: int | tuple | None = None
+    is_causal: bool = True
 
     def resolve(self) -> None:
         if not self.use_sliding_window:
@@ -59,6 +62,11 @@ class QwenConfig(Config):
 
     def validate(self) -> None:
         check_layer_types(self)
+
+    def downgrade(self, written: dict[str, Any]) -> dict[str, Any]:
+        if self.is_causal:
+            del written["is_causal"]  # transformers has no such field, and reads one only to be told False
+        return super().downgrade(written)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,14 +82,23 @@ class Qwen3Config(QwenConfig):
     attention_bias: bool = False
 
 
+def layer_attention(c: QwenConfig, layer: int, **changes: Any) -> Attention:
+    """Attention of one layer: back over its window, or to both sides."""
+    window = layer_window(c, layer)
+    if c.is_causal:
+        return self_attention(c, window=window, **changes)
+    # A causal window counts the query itself; to both sides it is the distance.
+    return self_attention(c, TwoSidedAttention, window=None if window is None else window + 1, **changes)
+
+
 def qwen2(c: Qwen2Config) -> Decoder:
     norm = RMSNorm(c.rms_norm_eps)
     mlp = GatedMlp(c.intermediate_size, activation(c.hidden_act))
 
     def block(i: int) -> Block:
-        return prenorm(self_attention(c, qkv_bias=True, window=layer_window(c, i)), mlp, norm)
+        return prenorm(layer_attention(c, i, qkv_bias=True), mlp, norm)
 
-    return decoder(c, block, norm)
+    return decoder(c, block, norm, causal=c.is_causal)
 
 
 def qwen3(c: Qwen3Config) -> Decoder:
@@ -90,11 +107,12 @@ def qwen3(c: Qwen3Config) -> Decoder:
     bias = c.attention_bias
 
     def block(i: int) -> Block:
-        attn = self_attention(c, qkv_bias=bias, out_bias=bias, qk_norm=norm, window=layer_window(c, i))
+        attn = layer_attention(c, i, qkv_bias=bias, out_bias=bias, qk_norm=norm)
         return prenorm(attn, mlp, norm)
 
-    return decoder(c, block, norm)
+    return decoder(c, block, norm, causal=c.is_causal)
 
 
-register(Family(Qwen2Config, "Qwen2Model", qwen2, LLAMA_KEYS, "model", decoder_tasks("Qwen2"), embedding_init))
+TASKS2 = {**decoder_tasks("Qwen2"), **BORROWED}
+register(Family(Qwen2Config, "Qwen2Model", qwen2, LLAMA_KEYS, "model", TASKS2, embedding_init))
 register(Family(Qwen3Config, "Qwen3Model", qwen3, LLAMA_KEYS, "model", decoder_tasks("Qwen3"), embedding_init))
