@@ -1,5 +1,6 @@
 """Model: parameters as a pytree, the module and config as static parts, and a jitted call."""
 
+import importlib
 import inspect
 from functools import partial
 from pathlib import Path as FilePath
@@ -23,7 +24,7 @@ from jaxformers.models import Blueprint, blueprint
 class Static:
     """What `jax.jit` must know but not trace; compares by value, hashes once."""
 
-    __slots__ = ("module", "config", "task", "mesh", "rules", "compute_dtype", "carried", "_hash")
+    __slots__ = ("module", "config", "task", "mesh", "rules", "compute_dtype", "carried", "generation_config", "_hash")
 
     def __init__(
         self,
@@ -34,14 +35,21 @@ class Static:
         rules: Rules,
         compute_dtype: Any,
         carried: tuple[Carried, ...] = (),
+        generation_config: Any = None,
     ) -> None:
         self.module, self.config, self.task = module, config, task
         self.mesh, self.rules, self.compute_dtype = mesh, rules, compute_dtype
-        self.carried = carried
-        self._hash = hash((module, config, task, mesh, rules, str(compute_dtype), carried))
+        self.carried, self.generation_config = carried, generation_config
+        self._hash = hash((module, config, task, mesh, rules, str(compute_dtype), carried, generation_config))
 
     def _key(self) -> tuple:
-        return self.module, self.config, self.task, self.mesh, self.rules, self.compute_dtype, self.carried
+        return tuple(getattr(self, name) for name in self.__slots__ if name != "_hash")
+
+    def computing(self) -> "Static":
+        """What programs depend on: without how to generate, so that changing that recompiles nothing."""
+        if self.generation_config is None:
+            return self
+        return Static(self.module, self.config, self.task, self.mesh, self.rules, self.compute_dtype, self.carried)
 
     def __hash__(self) -> int:
         return self._hash
@@ -67,9 +75,10 @@ class Model:
         rules: Rules = FSDP,
         compute_dtype: Any = None,
         carried: tuple[Carried, ...] = (),
+        generation_config: Any = None,
     ) -> None:
         self.params = params
-        self._static = Static(module, config, task, mesh, rules, compute_dtype, carried)
+        self._static = Static(module, config, task, mesh, rules, compute_dtype, carried, generation_config)
 
     @property
     def module(self) -> nn.Module:
@@ -91,6 +100,18 @@ class Model:
         """The head's task, such as "CausalLM"; None for a base model."""
         return self._static.task
 
+    @property
+    def generation_config(self) -> Any:
+        """How the model generates where the caller does not say; made from the config when no file told it."""
+        given = self._static.generation_config
+        if given is None and hasattr(self.module, "init_cache"):
+            return above("generation.config").GenerationConfig.from_model_config(self.config)
+        return given
+
+    @generation_config.setter
+    def generation_config(self, value: Any) -> None:
+        self._static = self.replace(generation_config=value)._static
+
     def tree_flatten_with_keys(self):
         return ((jax.tree_util.GetAttrKey("params"), self.params),), self._static
 
@@ -106,8 +127,8 @@ class Model:
         return f"Model({self.config.model_type}, task={self.task}, parameters={count:,})"
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with other params, module, config, task, mesh, rules or compute_dtype."""
-        names = ("module", "config", "task", "mesh", "rules", "compute_dtype", "carried")
+        """A copy with other params, module, config, task, mesh, rules, compute_dtype or generation_config."""
+        names = Static.__slots__[:-1]
         fields = {name: getattr(self._static, name) for name in names} | {"params": self.params}
         return type(self)(**(fields | changes))
 
@@ -137,7 +158,7 @@ class Model:
         arrays = {k: v for k, v in kwargs.items() if k not in options}
         if options.get("train") and key is None:
             raise ValueError("train=True drops values at random: pass key=jax.random.key(...)")
-        return _forward(self._static, tuple(sorted(options.items())), self.params, args, arrays, key)
+        return _forward(self._static.computing(), tuple(sorted(options.items())), self.params, args, arrays, key)
 
     def get_text_features(self, *args: Any, **kwargs: Any) -> Any:
         """The texts' embeddings, for models that have a text tower; arguments as the module's method takes them."""
@@ -154,6 +175,10 @@ class Model:
         if dtype is None:
             dtype = self._static.compute_dtype or jax.tree.leaves(self.params)[0].dtype
         return self.module.init_cache(batch, length, as_dtype(dtype), **kwargs)  # type: ignore[attr-defined]
+
+    def generate(self, inputs: Any = None, **kwargs: Any) -> Any:
+        """Write on from a prompt; see `jaxformers.generation.generate.generate` for the arguments."""
+        return above("generation.generate").generate(self, inputs, **kwargs)
 
     @property
     def blueprint(self) -> Blueprint:
@@ -194,6 +219,11 @@ class Model:
         from jaxformers.hub.pretrained import save_pretrained
 
         save_pretrained(self, path, **kwargs)
+
+
+def above(name: str) -> Any:
+    """A module of a floor above, found by name as families are: a model offers what is built on it."""
+    return importlib.import_module(f"jaxformers.{name}")
 
 
 def takes(module: nn.Module, name: str) -> bool:

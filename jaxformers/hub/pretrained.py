@@ -22,6 +22,7 @@ from jaxformers.hub.download import resolve
 from jaxformers.hub.init import init_params
 from jaxformers.hub.layout import relayout
 from jaxformers.hub.load import choose_prefix, load_params
+from jaxformers.hub.model import above
 from jaxformers.hub.progress import byte_bar
 from jaxformers.hub.safetensors import write_sharded
 from jaxformers.hub.save import hf_entries
@@ -100,10 +101,25 @@ def load_pretrained(
             is_constant=lambda path: any(re.search(p, logical_path(path)[0]) for p in plan.family.constants),
             progress=advance,
         )
-    carried = read_carried(tensors, prefix, plan.prefix)
     return cls(
-        params, module, found, task, mesh=mesh, rules=rules, compute_dtype=as_dtype(compute_dtype), carried=carried
+        params,
+        module,
+        found,
+        task,
+        mesh=mesh,
+        rules=rules,
+        compute_dtype=as_dtype(compute_dtype),
+        carried=read_carried(tensors, prefix, plan.prefix),
+        generation_config=read_generation_config(folder),
     )
+
+
+def read_generation_config(folder: Path) -> Any:
+    """How the checkpoint's makers generate with it; None where no file says so."""
+    file = (folder if folder.is_dir() else folder.parent) / "generation_config.json"
+    if not file.exists():
+        return None
+    return above("generation.config").GenerationConfig.from_dict(read_json(file))
 
 
 def is_head(path: ParamPath, plan: Blueprint) -> bool:
@@ -124,4 +140,6 @@ def save_pretrained(model: Any, path: str | Path, *, shard_size: str = "5GB", pr
     with staged_folder(path) as folder, byte_bar(f"saving {config.model_type}", total, progress) as advance:
         text = json.dumps(config.to_json(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         (Path(folder) / "config.json").write_text(text, encoding="utf-8")
+        if model.task is not None and model.generation_config is not None:
+            model.generation_config.save_pretrained(folder)
         write_sharded(folder, entries, shard_size=shard_size, progress=advance)
