@@ -50,7 +50,7 @@ DEFAULTS: Mapping[str, Any] = FrozenDict(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class GenerationConfig:
     """transformers' fields with transformers' names; None means "not said". Keys without a field are in `extra`."""
 
@@ -137,6 +137,10 @@ class GenerationConfig:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, freeze(plain(getattr(self, field.name))))
         check(self)
+
+    def __repr__(self) -> str:
+        said = ", ".join(f"{name}={getattr(self, name)!r}" for name in FIELDS if getattr(self, name) is not None)
+        return f"GenerationConfig({said})"
 
     def __getattr__(self, name: str) -> Any:
         extra = object.__getattribute__(self, "__dict__").get("extra") or {}

@@ -70,6 +70,7 @@ class Writer:
     record: tuple[str, ...] = ()
     padded: bool = True  # whether padding on the left leaves a recurrence as it was
     image_token: int | None = None
+    sides: int = 1  # 2: the prompt's rows are followed by as many of a negative prompt
     options: tuple[tuple[str, Any], ...] = field(default=())  # further static arguments of every call
 
     def prompt(self, model: Model, inputs: dict[str, Any], config: "GenerationConfig") -> Prompt:
