@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxformers.ops.attention as module
 from jaxformers.core.mask import Mask
-from jaxformers.ops.attention import attention, repeated_heads
+from jaxformers.core.sharding import make_mesh, use_mesh
+from jaxformers.ops.attention import attention, row_by_row
 from jaxformers.ops.dispatch import use
 
 T, S = 7, 9
@@ -21,6 +23,12 @@ MASKS = {
     "segments": Mask(q_segments=jnp.arange(T)[None] // 3, k_segments=jnp.arange(S)[None] // 3),
     "dense": Mask(dense=jax.random.bernoulli(jax.random.key(9), 0.7, (2, 1, T, S)).at[..., 0].set(True)),
 }
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the CPU form take few queries; BLOCK stays, so that one block holds them all."""
+    monkeypatch.setattr(module, "FEW", 0)
 
 
 def arrays(heads: int, kv: int, dtype: str = "float32") -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -94,19 +102,50 @@ def test_extreme_scores_stay_finite(kind: str) -> None:
     assert np.isfinite(out).all() and np.isfinite(grads).all()
 
 
+@pytest.mark.parametrize("bias", [(1, 4, T, S), (2, 4, 1, S), (2, 1, T, S)])
+def test_bias_and_softcap_of_the_cpu_form(bias: tuple[int, ...]) -> None:
+    q, k, v = arrays(4, 2)
+    extra = {"softcap": 5.0, "bias": jax.random.normal(jax.random.key(3), bias)}
+    for mask in (Mask(), MASKS["padding"], MASKS["dense"]):
+        with use(attention="reference"):
+            want = attention(q, k, v, mask, **slots(), **extra)
+        rows = rows_that_see(mask)
+        got = row_by_row(q, k, v, mask, **slots(), **extra)
+        np.testing.assert_allclose(np.asarray(got)[rows], np.asarray(want)[rows], atol=2e-6)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_many_queries_run_in_blocks(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BLOCK", 1)  # blocks of 128 queries
+    q, k, v = (jax.random.normal(jax.random.key(i), (batch, 300, 2, 4)) for i in range(3))
+    at = {"q_slots": jnp.arange(300), "k_slots": jnp.arange(300), "scale": 0.5}
+    keys = jnp.arange(300)[None] >= jnp.arange(batch)[:, None] * 50
+    bias = jax.random.normal(jax.random.key(3), (1, 2, 1, 300))
+
+    def total(call, q):
+        out = call(q, k, v, Mask.causal(keys).within(70), bias=bias, **at)
+        return jnp.sum(jnp.where(keys[..., None, None], out, 0.0) ** 2)
+
+    reference = module.reference
+    np.testing.assert_allclose(total(row_by_row, q), total(reference, q), rtol=1e-5)
+    grads = [jax.grad(lambda q, f=f: total(f, q))(q) for f in (row_by_row, reference)]
+    np.testing.assert_allclose(*grads, atol=1e-5)
+
+
 def test_what_the_cpu_form_cannot_do_falls_through() -> None:
     q, k, v = arrays(4, 2)
-    for extra in ({"softcap": 5.0}, {"bias": jnp.ones((1, 4, T, S))}, {"sinks": jnp.ones(4)}):
-        with pytest.raises(NotImplementedError):
-            repeated_heads(q, k, v, Mask(), **slots(), **extra)
-        with use(attention="reference"):
-            want = attention(q, k, v, Mask(), **slots(), **extra)
-        np.testing.assert_array_equal(attention(q, k, v, Mask(), **slots(), **extra), want)
+    with pytest.raises(NotImplementedError, match="sinks"):
+        row_by_row(q, k, v, Mask(), **slots(), sinks=jnp.ones(4))
+    with use(attention="reference"):
+        want = attention(q, k, v, Mask(), **slots(), sinks=jnp.ones(4))
+    np.testing.assert_array_equal(attention(q, k, v, Mask(), **slots(), sinks=jnp.ones(4)), want)
+    with use_mesh(make_mesh(data=8)), pytest.raises(NotImplementedError, match="mesh"):
+        row_by_row(q, k, v, Mask(), **slots())
 
 
 def test_a_forced_implementation_that_refuses_is_an_error() -> None:
     q, k, v = arrays(4, 2)
     with use(attention="cpu"), pytest.raises(ValueError, match="told to use 'cpu', which refused"):
-        attention(q, k, v, Mask(), **slots(), softcap=5.0)
+        attention(q, k, v, Mask(), **slots(), sinks=jnp.ones(4))
     with use(attention="flash"), pytest.raises(ValueError, match="unknown"):
         attention(q, k, v, Mask(), **slots())
