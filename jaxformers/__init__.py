@@ -18,12 +18,19 @@ if TYPE_CHECKING:
         make_mesh,
         shardings,
     )
+    from jaxformers.generation.config import GenerationConfig
+    from jaxformers.generation.stream import TextIteratorStreamer, TextStreamer
+    from jaxformers.generation.transform import chain
     from jaxformers.hub.auto import AutoBackbone, AutoConfig, AutoModel
+    from jaxformers.hub.auto_feature_extractor import AutoFeatureExtractor
+    from jaxformers.hub.auto_image_processor import AutoImageProcessor, AutoVideoProcessor
+    from jaxformers.hub.auto_processor import AutoProcessor
     from jaxformers.hub.auto_tokenizer import AutoTokenizer
     from jaxformers.hub.layout import restack
     from jaxformers.hub.model import Model
     from jaxformers.models import register
     from jaxformers.pipelines.embed import Embedder
+    from jaxformers.pipelines.tasks import pipeline
 
     # Generated in hub.auto from its table of tasks; a checker needs to read their names.
     AutoModelForAudioClassification = AutoModel
@@ -63,11 +70,20 @@ _HOME = {
     "TENSOR": "core.sharding",
     "make_mesh": "core.sharding",
     "shardings": "core.sharding",
+    "GenerationConfig": "generation.config",
+    "TextIteratorStreamer": "generation.stream",
+    "TextStreamer": "generation.stream",
+    "chain": "generation.transform",
+    "AutoFeatureExtractor": "hub.auto_feature_extractor",
+    "AutoImageProcessor": "hub.auto_image_processor",
+    "AutoVideoProcessor": "hub.auto_image_processor",
+    "AutoProcessor": "hub.auto_processor",
     "AutoTokenizer": "hub.auto_tokenizer",
     "restack": "hub.layout",
     "Model": "hub.model",
     "register": "models",
     "Embedder": "pipelines.embed",
+    "pipeline": "pipelines.tasks",
     **dict.fromkeys(("AutoBackbone", "AutoConfig", "AutoModel"), "hub.auto"),
 }
 

@@ -7,12 +7,16 @@ from typing import Any
 import numpy as np
 
 from jaxformers.core.errors import ConfigError
-from jaxformers.generation.config import FIELDS, GenerationConfig, nearest
+from jaxformers.generation.buckets import row_bucket
+from jaxformers.generation.config import DEFAULTS, FIELDS, GenerationConfig, nearest
 from jaxformers.generation.config_rules import CACHE_NAMES, check_complete
 from jaxformers.generation.lengths import with_lengths
 from jaxformers.generation.negative import guides, with_negative
+from jaxformers.generation.prompts import more_rows
 from jaxformers.generation.request import Request
 from jaxformers.generation.transform import Chain, chain
+from jaxformers.generation.transforms.from_config import transforms_of
+from jaxformers.generation.transforms.guidance import text_guidance
 from jaxformers.generation.writer import EncoderDecoderWriter, Writer, backbone, writer_of
 from jaxformers.hub.layout import relayout, restack
 from jaxformers.hub.model import Model
@@ -32,10 +36,7 @@ def read_request(
     special = {name: given.pop(name, None) for name in SPECIAL}
     options = {name: given.pop(name) for name in OPTIONS if given.get(name) is not None}
     given = {k: v for k, v in given.items() if k not in (*IGNORED, *OPTIONS)}
-    said = (generation_config or GenerationConfig()).update(**{k: v for k, v in given.items() if k in FIELDS})
-    told = said.over(model.generation_config or GenerationConfig())
-    config = told.filled()
-    check_complete(config)
+    told, config = complete(model, generation_config, {k: v for k, v in given.items() if k in FIELDS})
     if config.do_sample and special["key"] is None:
         raise ConfigError("do_sample=True draws at random: pass key=jax.random.key(seed) to generate")
     writer, ready = writer_for(model, config), unstacked(model)
@@ -57,7 +58,22 @@ def read_request(
     )
     if guides(config):
         request = with_negative(request, *(special["negative"] or (None, None)))
-    return request.replace(transforms=transforms_of(request, listed(special["logits_processor"])))
+    return request.replace(transforms=transforms_for(request, listed(special["logits_processor"])))
+
+
+def complete(
+    model: Model, given: GenerationConfig | None, changes: dict[str, Any]
+) -> tuple[GenerationConfig, GenerationConfig]:
+    """What was asked for, without and with defaults: keywords, then the caller's config, then the model's.
+
+    A keyword of None takes back what a config says. Raises ConfigError for contradictions.
+    """
+    lower = (given or GenerationConfig()).over(model.generation_config or GenerationConfig())
+    config = lower.filled().update(**changes)
+    counts = ("max_length", "num_beams", "num_beam_groups", "num_return_sequences")
+    config = config.update(**{name: DEFAULTS[name] for name in counts if getattr(config, name) is None})
+    check_complete(config)
+    return lower.update(**changes), config
 
 
 def writer_for(model: Model, config: GenerationConfig) -> Writer:
@@ -121,6 +137,32 @@ def listed(given: Any) -> tuple:
     return tuple(given) if isinstance(given, Iterable) and not isinstance(given, Chain) else (given,)
 
 
-def transforms_of(request: Request, own: tuple) -> Chain:
-    """The transforms of the config with the caller's own where transformers puts them."""
-    return chain(*own)
+def transforms_for(request: Request, own: tuple) -> Chain:
+    """The transforms of the config with the caller's own where transformers puts them, and guidance ahead of all."""
+    c = request.config
+    texts = c.num_beams if c.num_beams > 1 else c.num_return_sequences
+    made = transforms_of(
+        c,
+        own=own,
+        beams=c.num_beams,
+        eos=c.eos or None,
+        padding=padding_of(request) if c.repetition_penalty != 1.0 else None,
+        encoder_real=request.prompt.encoder_real,
+        vocab_size=vocabulary(request.model.config),
+        prefix_allowed_tokens_fn=request.options.get("prefix_allowed_tokens_fn"),
+        rows=request.rows * texts,
+    )
+    return chain(text_guidance(c.guidance_scale), made) if guides(c) else made
+
+
+def padding_of(request: Request) -> np.ndarray:
+    """Columns of the prompt that the caller padded on the left, Int [R], which a repetition penalty passes over."""
+    real = np.asarray(request.prompt.real)[: request.rows, int(request.prompt.start) :]
+    ahead = np.argmax(real, axis=1) if real.shape[1] else np.zeros(len(real), int)
+    copies = request.config.num_return_sequences if request.config.num_beams == 1 else 1
+    return more_rows(np.repeat(ahead.astype(np.int32), copies), row_bucket(request.rows * copies))
+
+
+def vocabulary(config: Any) -> int | None:
+    """How many words the model knows."""
+    return getattr(getattr(config, "text_config", None) or config, "vocab_size", None)
