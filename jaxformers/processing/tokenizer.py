@@ -13,18 +13,13 @@ import tokenizers
 
 from jaxformers.processing import chat
 from jaxformers.processing.batch import BatchEncoding, collect
+from jaxformers.processing.decoding import clean_up, ids_of, is_batch
 from jaxformers.processing.padding import enable_truncation, pad_batch, resolve_lengths, side
 from jaxformers.processing.settings import Settings
 from jaxformers.processing.special_tokens import SpecialTokens
 from jaxformers.processing.texts import encode_rows, rows_of
 
 log = logging.getLogger(__name__)
-
-# What a decoder of word pieces leaves behind, in the order transformers repairs it.
-REPAIRS = {" .": ".", " ?": "?", " !": "!", " ,": ",", " ' ": "'", " n't": "n't", " 'm": "'m", " 's": "'s"} | {
-    " 've": "'ve",
-    " 're": "'re",
-}
 
 
 class Tokenizer(SpecialTokens):
@@ -71,6 +66,14 @@ class Tokenizer(SpecialTokens):
         from jaxformers.processing.tokenizer_files import save_tokenizer
 
         return save_tokenizer(self, Path(folder))
+
+    def vocabulary_files(self) -> dict[str, str]:
+        """Return the texts of the files that hold the vocabulary, by name."""
+        return {"tokenizer.json": self.backend_json()}
+
+    def saved_options(self) -> dict[str, Any]:
+        """Return keys of tokenizer_config.json that this class writes beside the options it was loaded with."""
+        return {}
 
     def __call__(
         self,
@@ -125,7 +128,7 @@ class Tokenizer(SpecialTokens):
         return self(text, pair, add_special_tokens=add_special_tokens, **options).tokens()
 
     def _encode(self, text: Any, pair: Any, *, is_split_into_words: bool, **o: Any) -> BatchEncoding:
-        rows, batched = rows_of(text, pair, is_split_into_words)
+        rows, batched = self._rows(text, pair, is_split_into_words)
         lengths = resolve_lengths(self, o["padding"], o["truncation"], o["max_length"], o["pad_to_multiple_of"])
         cut: dict[str, Any] = {
             "max_length": lengths.max_length,
@@ -185,40 +188,42 @@ class Tokenizer(SpecialTokens):
             )
 
     def decode(
-        self, token_ids: Any, skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool | None = None
+        self,
+        token_ids: Any,
+        skip_special_tokens: bool = False,
+        clean_up_tokenization_spaces: bool | None = None,
+        **options: Any,
     ) -> Any:
         """Return the text of ids, or a list of texts for a batch of ids; arrays are welcome."""
-        ids = token_ids["input_ids"] if isinstance(token_ids, Mapping) else token_ids
-        ids = ids.tolist() if hasattr(ids, "tolist") else ids
-        if isinstance(ids, int):
-            ids = [ids]
-        if len(ids) and isinstance(ids[0], (list, tuple)) or len(ids) and getattr(ids[0], "ndim", 0):
-            return [self.decode(row, skip_special_tokens, clean_up_tokenization_spaces) for row in ids]
-        if isinstance(ids, str) or any(not 0 <= i < 2**32 for i in ids):
-            raise ValueError(f"ids to decode must be whole numbers from 0, found {ids!r}; replace -100 by a token's id")
-        text = self._backend.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
-        if self._settings.word_end:
-            text = text.replace(self._settings.word_end, " ").strip()
+        ids = ids_of(token_ids)
         clean = (
             self.clean_up_tokenization_spaces if clean_up_tokenization_spaces is None else clean_up_tokenization_spaces
         )
-        # BPE keeps its own spaces, so the repairs made for word pieces would delete real ones.
-        byte_pairs = isinstance(self._backend.model, tokenizers.models.BPE)
-        return self.clean_up_tokenization(text) if clean and (self._settings.force_clean_up or not byte_pairs) else text
+        if is_batch(ids):
+            return [self._text(row, skip_special_tokens, clean, **options) for row in ids]
+        return self._text(ids, skip_special_tokens, clean, **options)
 
     def batch_decode(
-        self, sequences: Any, skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool | None = None
-    ) -> list[str]:
+        self,
+        sequences: Any,
+        skip_special_tokens: bool = False,
+        clean_up_tokenization_spaces: bool | None = None,
+        **options: Any,
+    ) -> Any:
         """Return the text of each row of ids."""
-        decoded = self.decode(sequences, skip_special_tokens, clean_up_tokenization_spaces)
+        decoded = self.decode(sequences, skip_special_tokens, clean_up_tokenization_spaces, **options)
         return [decoded] if isinstance(decoded, str) else decoded
 
-    @staticmethod
-    def clean_up_tokenization(text: str) -> str:
-        """Remove the spaces that decoding word pieces leaves before punctuation and English contractions."""
-        for found, repaired in REPAIRS.items():
-            text = text.replace(found, repaired)
-        return text
+    def _text(self, ids: list[int], skip: bool, clean: bool) -> str:
+        """Return the text of one row of ids."""
+        text = self._backend.decode(ids, skip_special_tokens=skip)
+        if self._settings.word_end:
+            text = text.replace(self._settings.word_end, " ").strip()
+        # BPE keeps its own spaces, so the repairs made for word pieces would delete real ones.
+        byte_pairs = isinstance(self._backend.model, tokenizers.models.BPE)
+        return clean_up(text) if clean and (self._settings.force_clean_up or not byte_pairs) else text
+
+    clean_up_tokenization = staticmethod(clean_up)
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
         """Join tokens into text as the decoder does."""
@@ -246,6 +251,7 @@ class Tokenizer(SpecialTokens):
             return_tensors=return_tensors,
         )
 
+    _rows = staticmethod(rows_of)
     apply_chat_template = chat.apply_chat_template
 
     def get_chat_template(self, chat_template: str | None = None, tools: Any = None) -> str:
