@@ -12,7 +12,7 @@ from jaxformers.processing.tokenizer import Tokenizer
 FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json"),
     *("chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja"),
-    *("vocab.*", "*.model", "merges.txt"),  # only to say what was found when tokenizer.json is missing
+    *("vocab.*", "*.model", "merges.txt", "normalizer.json"),
 )
 
 
