@@ -50,12 +50,11 @@ class DetrImageProcessor(ImageProcessor):
     }
 
     def __init__(self, **options: Any):
-        old_pad = options.pop("pad_and_return_pixel_mask", None)
-        options.setdefault("do_pad", old_pad)
+        options.setdefault("do_pad", options.pop("pad_and_return_pixel_mask", True))
         longest = options.pop("max_size", 1333) if options.get("size") is not None else None
         if isinstance(options.get("size"), int):
             options["size"] = {"shortest_edge": options["size"], "longest_edge": longest}
-        options["size"] = read_size(options.get("size"), square=False)
+        options["size"] = read_size(options.get("size"), square=False) or self.defaults["size"]
         if options.get("do_convert_annotations") is None:
             normalizes = options.get("do_normalize")
             options["do_convert_annotations"] = True if normalizes is None else normalizes

@@ -41,10 +41,8 @@ class ImageProcessor:
 
     def __init__(self, **options: Any):
         names = self.option_names()
-        given = {key: value for key, value in options.items() if value is not None}
-        values = {"rescale_factor": 1 / 255, "default_to_square": True, **self.defaults}
-        # None in a file is what an older library wrote for "as usual".
-        values = {name: given.get(name, values.get(name)) for name in names}
+        values = {"rescale_factor": 1 / 255, "default_to_square": True, **self.defaults, **options}
+        values = {name: values.get(name) for name in names}
         for name, value in standard(values).items():
             setattr(self, name, value)
         self._extra = {k: v for k, v in options.items() if k not in names and k not in (*ADMINISTRATIVE, *INERT)}
@@ -139,7 +137,8 @@ class ImageProcessor:
     def to_dict(self) -> dict[str, Any]:
         """Everything that another process needs to build this processor, as transformers spells it."""
         values = {name: getattr(self, name) for name in self.option_names()}
-        values = {key: value for key, value in values.items() if value is not None}
+        # None is written where it differs from what a reader would take for a missing key.
+        values = {key: v for key, v in values.items() if v is not None or self.defaults.get(key) is not None}
         values = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
         if values.get("default_to_square") == type(self).defaults.get("default_to_square", True):
             del values["default_to_square"]

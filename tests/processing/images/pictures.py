@@ -57,6 +57,6 @@ options = st.fixed_dictionaries(
         "rescale_factor": st.sampled_from([1 / 255, 1 / 127.5, 1.0]),
         "image_mean": values,
         "image_std": values,
-        **{name: st.booleans() for name in SWITCHES},
+        **{name: st.sampled_from([True, True, False, None]) for name in SWITCHES},
     },
 )
