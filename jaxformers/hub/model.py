@@ -207,6 +207,12 @@ class Model:
         flat = init_params(module, boxed, plan.family, config, key, mesh=mesh, rules=rules, dtype=as_dtype(dtype))
         return cls(unflatten(flat), module, config, task, mesh=mesh, rules=rules, compute_dtype=as_dtype(compute_dtype))
 
+    def resize_token_embeddings(self, new_num_tokens: int, **kwargs: Any) -> "Model":
+        """The model for another number of tokens; see `jaxformers.hub.resize.resize_token_embeddings`."""
+        from jaxformers.hub.resize import resize_token_embeddings
+
+        return resize_token_embeddings(self, new_num_tokens, **kwargs)
+
     @classmethod
     def from_pretrained(cls, source: str | FilePath, **kwargs: Any) -> Self:
         """Load a checkpoint; see `jaxformers.hub.pretrained.load_pretrained` for the arguments."""
