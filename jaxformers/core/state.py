@@ -1,6 +1,8 @@
 """Decoding states: pytrees that a layer reads and returns anew.
 
 `write(k, v, slots)` stores new keys and values and returns (state, k, v, k_slots): what the queries may now look at.
+A cache in pages is one more class here: its `write` returns pages in the place of k and v, and an implementation that
+is registered with `ops.attention.attention` takes them. `core/rows.py` must know it too.
 """
 
 import jax

@@ -144,6 +144,28 @@ def write_one(
     return state, {"scores": after, "logits": scores[: len(state.done)], "records": records}
 
 
+@partial(jax.jit, static_argnames=("writer", "size", "choose"), donate_argnames=("state",))
+def reread(
+    model: Model, writer: Writer, state: State, transforms: LogitsTransform, rules: Rules, *, size: int, choose: Choice
+) -> tuple[State, dict[str, Any]]:
+    """Read all tokens anew, of which there are `size`, and write one: what `write_one` does, without the old cache.
+
+    Columns before the first token are left out, so all columns move by `seen.start`.
+    """
+    seen, length = state.seen, state.seen.tokens.shape[1]
+    tokens, real = (jax.lax.dynamic_slice_in_dim(x, seen.start, size, axis=1) for x in (seen.tokens, state.cache.valid))
+    positions = jnp.where(real, jnp.cumsum(real, axis=1) - 1, 0)
+    shift = positions[:, -1] + 1 - size
+    prompt = Prompt(tokens, real, positions, shift, jnp.zeros((), jnp.int32), rules.rows, {})
+    scores, cache, records = writer.prefill(model, prompt, length, None)
+    end = jnp.asarray(size, jnp.int32)
+    moved = seen.replace(
+        tokens=jnp.pad(tokens, ((0, 0), (0, length - size))), start=end * 0, begin=seen.begin - seen.start, end=end
+    )
+    state, after = put(state.replace(seen=moved, cache=cache), scores, transforms, rules, choose)
+    return state, {"scores": after, "logits": scores, "records": records}
+
+
 @partial(jax.jit, static_argnames=("length",), donate_argnames=("state",))
 def lengthen(state: State, length: int) -> State:
     """Room for `length` columns."""

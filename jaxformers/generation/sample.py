@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxformers.generation.buckets import length_bucket, row_bucket
-from jaxformers.generation.loop import Choice, Rules, State, begin, draw, greedy, lengthen, write, write_one
+from jaxformers.generation.loop import Choice, Rules, State, begin, draw, greedy, lengthen, reread, write, write_one
 from jaxformers.generation.outputs import GenerateOutput
 from jaxformers.generation.record import Recording
 from jaxformers.generation.request import Request
@@ -69,12 +69,21 @@ def chunks(request: Request, ends: Ends, recording: Recording) -> Iterator[tuple
     recording.add(request, seen, length)
     at = request.prompt.width
     yield state, take(state, ends, at, at + 1, recording)
-    at += 1
+    at, turn = at + 1, turning_column(request)
     while at < last and not ends.over:
         if at >= length:
             length = min(length_bucket(2 * length), most)
             state = lengthen(state, length=length)
+        if at == turn:  # all columns move to the left, where the bucket's padding was
+            size = at - int(request.prompt.start)
+            given = (request.model, request.writer, state, request.transforms, rules)
+            state, seen = reread(*given, size=size, choose=choose)
+            recording.add(request, seen, size)
+            yield state, take(state, ends, size, size + 1, recording)
+            at, last = size + 1, last - at + size
+            continue
         stop = min(last, length, at + pace(request, ends, recording))
+        stop = min(stop, turn) if turn is not None and at < turn else stop
         state, seen = advance(request, state, rules.replace(limit=jnp.asarray(stop, jnp.int32)), choose, recording)
         recording.add(request, seen, at)
         stop = at + 1 if recording.steps else int(state.seen.end)
@@ -82,6 +91,14 @@ def chunks(request: Request, ends: Ends, recording: Recording) -> Iterator[tuple
         at = stop
         if ends.watched and ends.done.any():
             state = state.replace(done=state.done | more_done(ends.done, len(state.done)))
+
+
+def turning_column(request: Request) -> int | None:
+    """The column at which all tokens must be read anew; None when it is not ahead."""
+    size = request.writer.reread
+    if size is None or request.prompt_length > size or request.writer.sides > 1:
+        return None
+    return int(request.prompt.start) + size + 1
 
 
 def advance(

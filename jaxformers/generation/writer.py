@@ -70,6 +70,7 @@ class Writer:
     record: tuple[str, ...] = ()
     padded: bool = True  # whether padding on the left leaves a recurrence as it was
     image_token: int | None = None
+    reread: int | None = None  # after so many tokens the cache is made anew: rotations of all of them change
     sides: int = 1  # 2: the prompt's rows are followed by as many of a negative prompt
     options: tuple[tuple[str, Any], ...] = field(default=())  # further static arguments of every call
 
@@ -150,7 +151,7 @@ class EncoderDecoderWriter(Writer):
             "decoder_attention_mask": prompt.real,
             **self.placed(prompt.positions),
         }
-        out = self.call(model, given, cache.replace(shift=prompt.shift), {})
+        out = self.call(model, given, cache.replace(shift=prompt.shift), {"logits_to_keep": 1})
         return self.last(out), out.past_key_values, self.records(out)
 
     def step(self, model: Model, tokens: jax.Array, cache: Cache) -> tuple[jax.Array, Cache, Records]:
@@ -194,13 +195,19 @@ def writer_of(model: Model, **fields: Any) -> Writer:
     else:
         kind = "mask" if "position_ids" in inspect.signature(type(core).__call__).parameters else "none"
     image = getattr(core, "image_token", None)
-    return Writer(**{"positions": kind, "padded": neutral_padding(model.config), "image_token": image, **fields})
+    made = {"positions": kind, "padded": neutral_padding(model.config), "image_token": image}
+    return Writer(**{**made, "reread": turning_point(model.config), **fields})
 
 
 def backbone(module: nn.Module) -> nn.Module:
     """The model under a head."""
     inner = getattr(module, "backbone", None)
     return backbone(inner) if isinstance(inner, nn.Module) else module
+
+
+def turning_point(config: Any) -> int | None:
+    """After how many tokens a type with two sets of rotary frequencies changes to the other, for earlier tokens too."""
+    return getattr(config, "original_max_position_embeddings", None) if config.model_type == "phi3" else None
 
 
 def neutral_padding(config: Any) -> bool:

@@ -42,9 +42,11 @@ class Seq2SeqLM(Seq2SeqHead):
     bias: int = 0  # how many words have a bias; BART keeps one that is zero in nearly every checkpoint
 
     @nn.compact
-    def __call__(self, *args, **kwargs) -> Seq2SeqLMOutput:
+    def __call__(self, *args, logits_to_keep: int = 0, **kwargs) -> Seq2SeqLMOutput:
+        """As the backbone; `logits_to_keep` > 0 scores only that many last tokens."""
         out = self.backbone(*args, **kwargs)
-        x = out.last_hidden_state * self.scale if self.scale != 1.0 else out.last_hidden_state
+        x = out.last_hidden_state[:, -logits_to_keep:] if logits_to_keep else out.last_hidden_state
+        x = x * self.scale if self.scale != 1.0 else x
         logits = self.backbone.embed.attend(x) if self.head is None else self.head(x)
         if self.bias:
             logits = logits + param(self, "bias", ZEROS, (1, self.bias), (None, "vocab"))
