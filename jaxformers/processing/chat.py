@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxformers.processing.batch import to_array
+from jaxformers.processing.control_tokens import control_tokens, encode_marked, mark
 from jaxformers.processing.templates import plain, render, render_spans
 from jaxformers.processing.tool_schema import tool_schema
 
@@ -28,6 +29,7 @@ def apply_chat_template(
     add_generation_prompt: bool = False,
     continue_final_message: bool | str = False,
     tokenize: bool = True,
+    sanitize_control_tokens: bool = False,
     padding: bool | str = False,
     truncation: bool | str = False,
     max_length: int | None = None,
@@ -40,16 +42,20 @@ def apply_chat_template(
     """Render a conversation, or a batch of them, and encode it; further keywords are the template's variables.
 
     Returns a BatchEncoding; only the ids with return_dict=False; only the text with tokenize=False. The assistant's
-    mask needs a template with {% generation %} blocks. Raises ValueError with the template's message if it refuses.
+    mask needs a template with {% generation %} blocks. `sanitize_control_tokens` encodes control tokens that stand in
+    messages, tools and documents as plain text. Raises ValueError with the template's message if it refuses.
     """
-    if "sanitize_control_tokens" in variables:
-        raise ValueError("sanitize_control_tokens is not supported: remove special tokens from the messages yourself")
+    if sanitize_control_tokens and (return_assistant_tokens_mask or not tokenize):
+        raise ValueError("sanitize_control_tokens needs tokenize=True and excludes return_assistant_tokens_mask")
     if return_assistant_tokens_mask and not (tokenize and return_dict):
         raise ValueError("return_assistant_tokens_mask needs tokenize=True and return_dict=True")
     if continue_final_message and (add_generation_prompt or return_assistant_tokens_mask):
         raise ValueError("continue_final_message excludes add_generation_prompt and return_assistant_tokens_mask")
     template = choose_template(tokenizer.chat_template, chat_template, tools)
     conversations, batched = _conversations(conversation)
+    if sanitize_control_tokens:
+        typed = [conversations, tools, plain(documents), plain(variables)]
+        conversations, tools, documents, variables = mark(typed, control_tokens(tokenizer, template))
     shared = plain({**tokenizer.special_tokens_map, **variables}) | {
         "tools": None if tools is None else plain([_schema(tool) for tool in tools]),
         "documents": _documents(documents),
@@ -69,17 +75,18 @@ def apply_chat_template(
             spans.append(found)
     if not tokenize:
         return texts if batched else texts[0]
-    encoded = tokenizer(
-        texts if batched else texts[0],
-        **{
-            "padding": padding,
-            "truncation": truncation,
-            "max_length": max_length,
-            "add_special_tokens": False,  # the template writes them
-            "return_tensors": return_tensors,
-            **(tokenizer_kwargs or {}),
-        },
-    )
+    options = {
+        "padding": padding,
+        "truncation": truncation,
+        "max_length": max_length,
+        "add_special_tokens": False,  # the template writes them
+        "return_tensors": return_tensors,
+        **(tokenizer_kwargs or {}),
+    }
+    if sanitize_control_tokens:
+        encoded = encode_marked(tokenizer, texts, options, batched)
+    else:
+        encoded = tokenizer(texts if batched else texts[0], **options)
     if return_assistant_tokens_mask:
         masks = [_assistant_mask(encoded, row, found) for row, found in enumerate(spans)]
         if return_tensors:
@@ -87,6 +94,22 @@ def apply_chat_template(
         else:
             encoded["assistant_masks"] = masks if batched else masks[0]
     return encoded if return_dict else encoded["input_ids"]
+
+
+def encode_message_with_chat_template(
+    tokenizer: Tokenizer,
+    message: Mapping[str, Any],
+    conversation_history: Sequence[Mapping[str, Any]] | None = None,
+    **options: Any,
+) -> list[int]:
+    """Return the ids that a message adds to a conversation, as long as the template leaves earlier ones unchanged."""
+    if "add_generation_prompt" in options:
+        raise ValueError("a single message has no generation prompt: render it with apply_chat_template")
+    history = list(conversation_history or ())
+    ids = apply_chat_template(tokenizer, [*history, message], return_dict=False, **options)
+    before = apply_chat_template(tokenizer, history, return_dict=False, **options) if history else []
+    pairs = zip(before, ids, strict=False)
+    return ids[next((i for i, (old, new) in enumerate(pairs) if old != new), min(len(before), len(ids))) :]
 
 
 def choose_template(own: str | Mapping[str, str] | None, wanted: str | None, tools: Any = None) -> str:

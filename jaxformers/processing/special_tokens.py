@@ -61,6 +61,15 @@ class SpecialTokens:
         """Return the ids of `all_special_tokens`."""
         return [self.convert_tokens_to_ids(token) for token in self.all_special_tokens]
 
+    def get_special_tokens_mask(
+        self, token_ids_0: Sequence[int], token_ids_1: None = None, already_has_special_tokens: bool = True
+    ) -> list[int]:
+        """Return 1 for each special token among ids that hold them already. Raises ValueError for others."""
+        if token_ids_1 is not None or not already_has_special_tokens:
+            raise ValueError("the mask of ids without special tokens: encode with return_special_tokens_mask=True")
+        special = set(self.all_special_ids)
+        return [int(int(index) in special) for index in token_ids_0]
+
     @property
     def added_tokens_decoder(self) -> dict[int, AddedToken]:
         """Return the tokens added on top of the vocabulary, by id."""

@@ -56,6 +56,16 @@ def compile_template(template: str) -> jinja2.Template:
         raise ValueError(f"the chat template does not parse, line {error.lineno}: {error.message}") from error
 
 
+@lru_cache(maxsize=64)
+def literals(template: str) -> str:
+    """Return what a template may write itself, pieces set apart by null characters. Raises ValueError."""
+    compile_template(template)
+    tree = _environment().parse(template)
+    texts = {node.data for node in tree.find_all(nodes.TemplateData)}
+    texts |= {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
+    return "\0".join(texts)
+
+
 @lru_cache(maxsize=1)
 def _environment() -> jinja2.Environment:
     environment = ImmutableSandboxedEnvironment(

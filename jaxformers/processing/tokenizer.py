@@ -109,14 +109,12 @@ class Tokenizer(SpecialTokens):
         }
         if text is None and text_target is None:
             raise ValueError("give the tokenizer a text or a text_target")
+        target = {**options, "max_length": max_target_length or max_length}
         if text is None:
-            return self._encode(
-                text_target, text_pair_target, **{**options, "max_length": max_target_length or max_length}
-            )
+            return self._encode(text_target, text_pair_target, **target)
         encoded = self._encode(text, text_pair, **options)
         if text_target is not None:
-            options["max_length"] = max_target_length or max_length
-            encoded["labels"] = self._encode(text_target, text_pair_target, **options)["input_ids"]
+            encoded["labels"] = self._encode(text_target, text_pair_target, **target)["input_ids"]
         return encoded
 
     def encode(self, text: Any, text_pair: Any = None, **options: Any) -> Any:
@@ -253,6 +251,7 @@ class Tokenizer(SpecialTokens):
 
     _rows = staticmethod(rows_of)
     apply_chat_template = chat.apply_chat_template
+    encode_message_with_chat_template = chat.encode_message_with_chat_template
 
     def get_chat_template(self, chat_template: str | None = None, tools: Any = None) -> str:
         """Return the template a conversation would be rendered with."""
