@@ -12,12 +12,12 @@ from jaxformers.processing.tokenizer import Tokenizer
 FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json"),
     *("chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja"),
-    *("vocab.*", "*.model", "merges.txt", "normalizer.json"),
+    *("vocab.*", "target_vocab.json", "*.model", "*.spm", "*.tiktoken", "merges.txt", "normalizer.json"),
 )
 
 
 class AutoTokenizer:
-    """Loads the tokenizer of any checkpoint that has a tokenizer.json."""
+    """Loads the tokenizer of any checkpoint, from tokenizer.json or from the vocabulary files of its class."""
 
     def __init__(self) -> NoReturn:
         raise TypeError("AutoTokenizer is not an object: call AutoTokenizer.from_pretrained(folder_or_hub_id)")
@@ -34,7 +34,7 @@ class AutoTokenizer:
     ) -> Tokenizer:
         """Load a folder, a tokenizer.json or a Hub id; overrides replace keys of tokenizer_config.json.
 
-        Raises CheckpointError when the source cannot be had, has no tokenizer.json, or holds a damaged file.
+        Raises CheckpointError when the source cannot be had, lacks the vocabulary, or holds a damaged file.
         """
         path = resolve(
             source,

@@ -65,6 +65,11 @@ BY_MODEL_TYPE = {
         "Siglip2": "siglip2",
         "XLNet": "xlnet",
         "FNet": "fnet",
+        "Albert": "albert yoso",
+        "Whisper": "whisper",
+        "ByT5": "byt5",
+        "Canine": "canine",
+        "Wav2Vec2CTC": "data2vec-audio hubert unispeech unispeech-sat wav2vec2 wav2vec2-bert wav2vec2-conformer",
     }.items()
     for model_type in model_types.split()
 }

@@ -1,35 +1,41 @@
-"""What transformers' tokenizer classes do to a tokenizer.json: transformers 5 rebuilds the pipeline of many of them.
+"""What transformers' tokenizer classes do to their files: transformers 5 rebuilds the pipeline of many of them.
 
-A class that is not listed here takes tokenizer.json as it is.
+A class that is not listed here takes tokenizer.json as it is, and cannot do without it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer
+
+from jaxformers.core.errors import CheckpointError
+from jaxformers.processing import tokenizer_pipelines as pipelines
+from jaxformers.processing.special_tokens import as_token
 
 if TYPE_CHECKING:
     from jaxformers.processing.tokenizer import Tokenizer as OurTokenizer
 
 TYPED_INPUTS = ("input_ids", "token_type_ids", "attention_mask")
+TYPED_LAST = ("input_ids", "attention_mask", "token_type_ids")
 BYTE_BPE = {"dropout": None, "unk_token": None, "continuing_subword_prefix": "", "end_of_word_suffix": ""} | {
     "fuse_unk": False,
     "byte_fallback": False,
     "ignore_merges": False,
 }
-QWEN_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-CLIP_SPLIT = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 END = "<|endoftext|>"
+Scored = list[tuple[str, float]]  # pieces in the order of their ids, with their scores
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a tokenizer class treats its files; `model` None means that tokenizer.json is taken as it is."""
+    """How a tokenizer class treats its files; `model` None means that tokenizer.json is taken as it is.
+
+    `adapt` sets fields of the model that depend on options; `arrange` puts a SentencePiece vocabulary, and the tokens
+    that it declares, in the class's order.
+    """
 
     model: str | None = None  # the kind of model whose pipeline the class rebuilds
     model_options: Mapping[str, Any] = field(default_factory=dict)
@@ -39,152 +45,10 @@ class Recipe:
     inputs: tuple[str, ...] = ("input_ids", "attention_mask")
     padding_side: str = "right"
     word_end: str | None = None
-
-
-def _bert(backend: Tokenizer, options: Mapping[str, Any]) -> None:
-    backend.normalizer = normalizers.BertNormalizer(
-        clean_text=True,
-        handle_chinese_chars=options.get("tokenize_chinese_chars", True),
-        strip_accents=options.get("strip_accents"),
-        lowercase=options.get("do_lower_case", True),
-    )
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.decoder = decoders.WordPiece(prefix="##")
-
-
-def _lowercase_bert(backend: Tokenizer, options: Mapping[str, Any]) -> None:
-    _bert(backend, {**options, "do_lower_case": True})  # the class stores the option and never uses it
-
-
-def _byte_level(backend: Tokenizer, options: Mapping[str, Any]) -> None:
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=bool(options.get("add_prefix_space", False)))
-    backend.decoder = decoders.ByteLevel()
-
-
-def _neox(backend: Tokenizer, options: Mapping[str, Any]) -> None:
-    _byte_level(backend, options)
-    backend.normalizer = normalizers.NFC()
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(
-        add_prefix_space=options.get("add_prefix_space", False), trim_offsets=options.get("trim_offsets", True)
-    )
-
-
-def _qwen(backend: Tokenizer, options: Mapping[str, Any]) -> None:
-    prefix = bool(options.get("add_prefix_space"))
-    backend.normalizer = normalizers.NFC()
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(QWEN_SPLIT), behavior="isolated", invert=False),
-            pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=False),
-        ]
-    )
-    backend.decoder = decoders.ByteLevel()
-
-
-def _cohere(backend: Tokenizer, options: Mapping[str, Any]) -> None:
-    prefix = options.get("add_prefix_space", False)
-    backend.normalizer = normalizers.NFC()
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=prefix, trim_offsets=True)
-    backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level])
-    backend.decoder = decoders.ByteLevel()
-
-
-def _clip(backend: Tokenizer, options: Mapping[str, Any]) -> None:
-    backend.normalizer = normalizers.Sequence(
-        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
-    )
-    split = pre_tokenizers.Split(Regex(CLIP_SPLIT), behavior="removed", invert=True)
-    backend.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False)])
-    backend.decoder = decoders.ByteLevel()
-
-
-def _llama(backend: Tokenizer, options: Mapping[str, Any]) -> None:
-    prefix = options.get("add_prefix_space")
-    prefix = True if prefix is None else prefix
-    # Legacy Llama puts the space before every piece of text, also after a special token.
-    scheme = ("always" if options.get("legacy", False) else "first") if prefix else "never"
-    backend.normalizer = None
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme=scheme, split=False)
-    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    backend.decoder = decoders.Sequence([*steps, *([decoders.Strip(content=" ", left=1)] if prefix else [])])
-
-
-def _gemma(backend: Tokenizer, options: Mapping[str, Any]) -> None:
-    backend.normalizer = normalizers.Replace(" ", "▁")
-    backend.pre_tokenizer = pre_tokenizers.Split(pattern=" ", behavior="merged_with_previous", invert=False)
-    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-
-
-def _metaspace_words(backend: Tokenizer, options: Mapping[str, Any]) -> None:
-    scheme = "always" if options.get("add_prefix_space", True) else "never"
-    backend.normalizer = _precompiled(backend)
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(replacement="▁", prepend_scheme=scheme)]
-    )
-    backend.decoder = decoders.Metaspace(replacement="▁", prepend_scheme=scheme)
-
-
-def _t5(backend: Tokenizer, options: Mapping[str, Any]) -> None:
-    _metaspace_words(backend, {})
-
-
-def _precompiled(backend: Tokenizer) -> Any:
-    """Return the SentencePiece table among the file's normalizers: the only one a rebuilt Unigram keeps."""
-    found: Any = backend.normalizer
-    steps: Any = found if isinstance(found, normalizers.Sequence) else [found]
-    return next((step for step in steps if isinstance(step, normalizers.Precompiled)), None)
-
-
-def _around_cls_sep(tokenizer: OurTokenizer) -> None:
-    cls, sep = tokenizer.cls_token, tokenizer.sep_token
-    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{cls}:0 $A:0 {sep}:0",
-        pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
-        special_tokens=[(cls, tokenizer.cls_token_id), (sep, tokenizer.sep_token_id)],
-    )
-
-
-def _roberta_ends(tokenizer: OurTokenizer) -> None:
-    options = tokenizer.options
-    tokenizer.backend_tokenizer.post_processor = processors.RobertaProcessing(
-        (tokenizer.sep_token, tokenizer.sep_token_id),
-        (tokenizer.cls_token, tokenizer.cls_token_id),
-        options.get("trim_offsets", True),
-        options.get("add_prefix_space", False),
-    )
-
-
-def _mpnet_ends(tokenizer: OurTokenizer) -> None:
-    sep, cls = (tokenizer.sep_token, tokenizer.sep_token_id), (tokenizer.cls_token, tokenizer.cls_token_id)
-    tokenizer.backend_tokenizer.post_processor = processors.RobertaProcessing(sep, cls, True, False)
-
-
-def _clip_ends(tokenizer: OurTokenizer) -> None:
-    eos, bos = (tokenizer.eos_token, tokenizer.eos_token_id), (tokenizer.bos_token, tokenizer.bos_token_id)
-    tokenizer.backend_tokenizer.post_processor = processors.RobertaProcessing(eos, bos, False, False)
-
-
-def _xlm_roberta_ends(tokenizer: OurTokenizer) -> None:
-    bos, eos = tokenizer.bos_token, tokenizer.eos_token
-    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
-        single=[bos, "$A", eos],
-        pair=[bos, "$A", eos, eos, "$B", eos],
-        special_tokens=[(bos, tokenizer.bos_token_id), (eos, tokenizer.eos_token_id)],
-    )
-
-
-def _t5_ends(tokenizer: OurTokenizer) -> None:
-    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
-        single=["$A", "</s>"], pair=["$A", "</s>", "$B", "</s>"], special_tokens=[("</s>", tokenizer.eos_token_id)]
-    )
-
-
-def _all_special(tokenizer: OurTokenizer) -> None:
-    tokenizer.add_tokens([AddedToken(token, special=True) for token in tokenizer.all_special_tokens])
-
-
-def _bos_eos(tokenizer: OurTokenizer) -> None:
-    tokenizer.update_post_processor()
+    adapt: Callable[[dict[str, Any], Mapping[str, Any]], None] | None = None
+    sentencepiece: tuple[str, ...] = ()  # the files with its vocabulary, when that is a SentencePiece model
+    arrange: Callable[[Scored, list[Any], Mapping[str, Any]], tuple[Scored, list[Any]]] | None = None
+    flags: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)  # of special tokens that files give as text
 
 
 def _names(*values: str | None) -> dict[str, str | None]:
@@ -192,12 +56,54 @@ def _names(*values: str | None) -> dict[str, str | None]:
     return {name: value for name, value in zip(order, values, strict=False) if value != "-"}
 
 
+def _unknown(model: dict[str, Any], options: Mapping[str, Any]) -> None:
+    model["unk_token"] = str(as_token(options["unk_token"]))
+
+
+def _word_piece(model: dict[str, Any], options: Mapping[str, Any]) -> None:
+    _unknown(model, options)
+    model["continuing_subword_prefix"] = "##"
+
+
+def _deberta_unknown(model: dict[str, Any], options: Mapping[str, Any]) -> None:
+    unknown = [str(as_token(options["unk_token"])), 0.0]
+    model["unk_id"] = model["vocab"].index(unknown) if unknown in model["vocab"] else options.get("unk_id", 1)
+
+
+def _with_sentinels(pieces: Scored, extra: list[Any], options: Mapping[str, Any]) -> tuple[Scored, list[Any]]:
+    """Append T5's places to fill, the last first, unless the vocabulary has them."""
+    count = options.get("extra_ids", 100)
+    listed = sum("<extra_id_" in str(token) for token in extra)
+    if listed and count > 0 and listed != count:
+        raise CheckpointError(
+            f"the vocabulary has {listed} tokens <extra_id_...> and extra_ids is {count}: make them equal"
+        )
+    names = [f"<extra_id_{i}>" for i in range(count)]
+    return [*pieces, *((name, 0.0) for name in reversed(names))], extra if listed else [*extra, *names]
+
+
+def _fairseq_order(pieces: Scored, extra: list[Any], options: Mapping[str, Any]) -> tuple[Scored, list[Any]]:
+    """Put XLM-R's four special tokens in the place of the first three pieces, and the mask at the end."""
+    first = [(str(as_token(options[f"{name}_token"])), 0.0) for name in ("bos", "pad", "eos", "unk")]
+    return [*first, *pieces[3:], (str(as_token(options["mask_token"])), 0.0)], extra
+
+
 _BERT_TOKENS = _names("[UNK]", "-", "-", "[PAD]", "[CLS]", "[SEP]", "[MASK]")
 _ROBERTA_TOKENS = _names("<unk>", "<s>", "</s>", "<pad>", "<s>", "</s>", "<mask>")
-_BERT = Recipe("WordPiece", {}, _BERT_TOKENS, _bert, _around_cls_sep, TYPED_INPUTS)
-_GPT2 = Recipe("BPE", BYTE_BPE, _names(END, END, END, None), _byte_level)
+_BERT = Recipe("WordPiece", {}, _BERT_TOKENS, pipelines.bert, pipelines.around_cls_sep, TYPED_INPUTS, adapt=_word_piece)
+_MPNET_FLAGS = {name: {"lstrip": name == "mask_token", "rstrip": False} for name in _ROBERTA_TOKENS}
+_WHISPER_FLAGS = dict.fromkeys(("bos_token", "eos_token", "unk_token"), {"normalized": False, "special": True})
+_CLS_TOKENS = _names("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[CLS]", "[SEP]", "[MASK]")
+_GPT2 = Recipe("BPE", BYTE_BPE, _names(END, END, END, None), pipelines.byte_level)
 _LLAMA_MODEL = {"dropout": None, "unk_token": None, "fuse_unk": True, "byte_fallback": True, "ignore_merges": False}
-_LLAMA = Recipe("BPE", _LLAMA_MODEL, _names("<unk>", "<s>", "</s>"), _llama, padding_side="left")
+_LLAMA = Recipe(
+    "BPE",
+    _LLAMA_MODEL,
+    _names("<unk>", "<s>", "</s>"),
+    pipelines.llama,
+    padding_side="left",
+    sentencepiece=("tokenizer.model",),
+)
 
 _INFILL = {
     "prefix_token": "▁<PRE>",
@@ -214,35 +120,42 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     **dict.fromkeys(
         ("DPRQuestionEncoder", "DPRContextEncoder"),
-        Recipe("WordPiece", {}, _BERT_TOKENS, _lowercase_bert, _around_cls_sep, TYPED_INPUTS),
+        replace(_BERT, rebuild=pipelines.lowercase_bert),
     ),
     "ConvBert": Recipe(inputs=TYPED_INPUTS),
-    "DistilBert": Recipe("WordPiece", {}, _BERT_TOKENS, _bert, _around_cls_sep),
+    "DistilBert": replace(_BERT, inputs=("input_ids", "attention_mask")),
     "MPNet": Recipe(
-        "WordPiece", {}, _names("[UNK]", "<s>", "</s>", "<pad>", "<s>", "</s>", "<mask>"), _bert, _mpnet_ends
+        "WordPiece",
+        {},
+        _names("[UNK]", "<s>", "</s>", "<pad>", "<s>", "</s>", "<mask>"),
+        pipelines.bert,
+        pipelines.mpnet_ends,
+        adapt=_word_piece,
+        flags=_MPNET_FLAGS,
     ),
     "GPT2": _GPT2,
     **dict.fromkeys(
         "Roberta Bart Longformer LED Mvp".split(),
-        Recipe("BPE", BYTE_BPE, _ROBERTA_TOKENS, _byte_level, _roberta_ends),
+        Recipe("BPE", BYTE_BPE, _ROBERTA_TOKENS, pipelines.byte_level, pipelines.roberta_ends),
     ),
-    "GPTNeoX": Recipe("BPE", BYTE_BPE, _names(END, END, END, "<|padding|>"), _neox, _bos_eos),
-    "Qwen2": Recipe("BPE", BYTE_BPE, _names(END, None, END, END), _qwen, _all_special),
+    "GPTNeoX": Recipe("BPE", BYTE_BPE, _names(END, END, END, "<|padding|>"), pipelines.neox, pipelines.bos_eos),
+    "Qwen2": Recipe("BPE", BYTE_BPE, _names(END, None, END, END), pipelines.qwen, pipelines.all_special),
     "Cohere": Recipe(
         "BPE",
         BYTE_BPE,
         _names("<UNK>", "<BOS_TOKEN>", "<|END_OF_TURN_TOKEN|>", "<PAD>", "<CLS>", "<SEP>", "<MASK_TOKEN>"),
-        _cohere,
-        _all_special,
+        pipelines.cohere,
+        pipelines.all_special,
         padding_side="left",
     ),
     "CLIP": Recipe(
         "BPE",
         BYTE_BPE | {"unk_token": END, "end_of_word_suffix": "</w>"},
         _names(END, "<|startoftext|>", END, END),
-        _clip,
-        _clip_ends,
+        pipelines.clip,
+        pipelines.clip_ends,
         word_end="</w>",
+        adapt=_unknown,
     ),
     "Llama": _LLAMA,
     "Phi3": _LLAMA,
@@ -250,13 +163,51 @@ RECIPES: Mapping[str, Recipe] = {
         "BPE",
         _LLAMA_MODEL | {"unk_token": "<unk>"},
         _names("<unk>", "<bos>", "<eos>", "<pad>", "-", "-", "<mask>"),
-        _gemma,
+        pipelines.gemma,
         padding_side="left",
+        adapt=_unknown,
+        sentencepiece=("tokenizer.model",),
     ),
-    "XLMRoberta": Recipe("Unigram", {"unk_id": 3}, _ROBERTA_TOKENS, _metaspace_words, _xlm_roberta_ends),
-    "T5": Recipe("Unigram", {"unk_id": 2}, _names("<unk>", "-", "</s>", "<pad>"), _t5, _t5_ends),
-    "Deberta": Recipe(inputs=("input_ids", "attention_mask", "token_type_ids")),
-    "DebertaV2": Recipe(inputs=("input_ids", "attention_mask", "token_type_ids")),
+    "XLMRoberta": Recipe(
+        "Unigram",
+        {"unk_id": 3},
+        _ROBERTA_TOKENS,
+        pipelines.metaspace_words,
+        pipelines.xlm_roberta_ends,
+        sentencepiece=("sentencepiece.bpe.model",),
+        arrange=_fairseq_order,
+    ),
+    "T5": Recipe(
+        "Unigram",
+        {"unk_id": 2},
+        _names("<unk>", "-", "</s>", "<pad>"),
+        pipelines.t5,
+        pipelines.t5_ends,
+        sentencepiece=("spiece.model",),
+        arrange=_with_sentinels,
+    ),
+    "Albert": Recipe(
+        "Unigram",
+        {"unk_id": 1, "byte_fallback": False},
+        {**_CLS_TOKENS, "unk_token": "<unk>", "pad_token": "<pad>"},
+        pipelines.albert,
+        pipelines.albert_ends,
+        sentencepiece=("spiece.model",),
+    ),
+    "Deberta": Recipe("BPE", BYTE_BPE, _CLS_TOKENS, pipelines.byte_level, pipelines.deberta_ends, TYPED_LAST),
+    "DebertaV2": Recipe(
+        "Unigram",
+        {"byte_fallback": False},
+        _CLS_TOKENS,
+        pipelines.deberta_v2,
+        pipelines.around_cls_sep,
+        TYPED_LAST,
+        adapt=_deberta_unknown,
+        sentencepiece=("spm.model",),
+    ),
+    "Whisper": Recipe(
+        "BPE", BYTE_BPE, _names(END, END, END), pipelines.byte_level, pipelines.bos_eos, flags=_WHISPER_FLAGS
+    ),
     "CodeLlama": Recipe(tokens=_INFILL, padding_side="left"),
     "Siglip2": Recipe(padding_side="left"),
     "XLNet": Recipe(padding_side="left"),

@@ -14,8 +14,17 @@ from jaxformers.processing.padding import UNLIMITED
 from jaxformers.processing.settings import Settings
 from jaxformers.processing.special_tokens import EXTRA, NAMES, as_token
 from jaxformers.processing.tokenizer import Tokenizer
+from jaxformers.processing.tokenizer_backend import (
+    build_backend,
+    listed_tokens,
+    model_kind,
+    read_backend,
+    recipe_for,
+)
 from jaxformers.processing.tokenizer_choice import GENERIC, choose_class
 from jaxformers.processing.tokenizer_classes import AS_WRITTEN, RECIPES, Recipe
+from jaxformers.processing.tokenizer_kinds import kind_of
+from jaxformers.processing.vocabulary_files import Source, read_vocabulary
 
 BACKEND, CONFIG = "tokenizer.json", "tokenizer_config.json"
 TEMPLATE, TEMPLATES = "chat_template.jinja", "additional_chat_templates"
@@ -31,85 +40,83 @@ NOT_CARRIED = {"added_tokens_decoder", "chat_template", "name_or_path", "tokeniz
 def load_tokenizer(path: Path, overrides: Mapping[str, Any], kind: type[Tokenizer]) -> Tokenizer:
     """Load a folder or a single tokenizer.json. Raises CheckpointError when files are missing or damaged."""
     folder = path if path.is_dir() else path.parent
-    file = path / BACKEND if path.is_dir() else path
-    if not file.is_file():
-        raise CheckpointError(_no_backend(path, folder))
     config = _read_json(folder / CONFIG) if path.is_dir() else {}
     model_config = _read_json(folder / "config.json") if path.is_dir() else {}
-    text = _read_text(file)
-    override = overrides.get("tokenizer_class")
-    name = choose_class(config, model_config, '"ByteLevel"' in text, override)
-    recipe = RECIPES.get(name, AS_WRITTEN)
-    # transformers leaves bos and eos to tokenizer.json's own post-processor unless the caller says otherwise.
-    options = {key: value for key, value in config.items() if key not in ("add_bos_token", "add_eos_token")}
-    options |= _special_tokens_map(folder, options) if path.is_dir() else {}
-    options = {**recipe.tokens, **options, **overrides}
-    backend, kept = _backend(file, text, recipe, options)
+    own = kind_of(choose_class(config, model_config, False, overrides.get("tokenizer_class")))
+    if own is not None and not own.is_fast:
+        return load_python(own, path, config, overrides)
+    name, recipe, source = _source(path, config, model_config, overrides)
+    if source.text is not None:
+        # transformers leaves bos and eos to tokenizer.json's own post-processor unless the caller says otherwise.
+        config = {key: value for key, value in config.items() if key not in ("add_bos_token", "add_eos_token")}
+    legacy = _special_tokens_map(folder, config) if path.is_dir() else {}
+    options = {**recipe.tokens, **source.tokens, **config, **legacy, **overrides}
+    options |= listed_tokens(source, {**config, **overrides}, legacy)
+    backend, kept = build_backend(source, recipe, options)
     if "added_tokens_decoder" not in options and path.is_dir():
         kept = _added_tokens_file(folder, options) | kept
     named, extra = _special_tokens(name, options, {token.content: token for token in kept.values()})
-    truncation, padding = backend.truncation, backend.padding
-    settings = Settings(
-        named=named,
-        extra=extra,
+    for token, flags in recipe.flags.items():
+        if isinstance(named[token], str):
+            named[token] = tokenizers.AddedToken(named[token], **flags)
+    settings = _settings(name, recipe, backend, options)
+    if backend.padding and "pad_token" not in options:
+        named["pad_token"] = backend.padding["pad_token"]
+    settings.named, settings.extra, settings.name_or_path = named, extra, str(path)
+    settings.chat_template = overrides.get("chat_template") or _chat_template(folder, config)
+    tokenizer = (own or kind)(backend, settings)
+    _add_missing(tokenizer, kept)
+    if {"add_bos_token", "add_eos_token"} & set(options) or backend.post_processor is None:
+        tokenizer.update_post_processor()
+    if recipe.finish is not None and recipe.model == model_kind(backend):
+        recipe.finish(tokenizer)
+    return tokenizer
+
+
+def _source(
+    path: Path, config: Mapping[str, Any], model_config: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> tuple[str, Recipe, Source]:
+    """Choose the class, and read tokenizer.json or, without it, the files with the class's vocabulary."""
+    file = path / BACKEND if path.is_dir() else path
+    override = overrides.get("tokenizer_class")
+    if file.is_file():
+        text = _read_text(file)
+        name = choose_class(config, model_config, '"ByteLevel"' in text, override)
+        return name, RECIPES.get(name, AS_WRITTEN), read_backend(file, text)
+    if not path.is_dir():
+        raise CheckpointError(f"{path} does not exist: give a folder with a tokenizer's files, or its {BACKEND}")
+    named = override or config.get("tokenizer_class") or model_config.get("tokenizer_class")
+    name, recipe = recipe_for(choose_class(config, model_config, False, override), path, named)
+    options = {**recipe.tokens, **config, **overrides}
+    return name, recipe, read_vocabulary(path, name, recipe, options, model_config.get("model_type"))
+
+
+def _settings(name: str, recipe: Recipe, backend: tokenizers.Tokenizer, options: Mapping[str, Any]) -> Settings:
+    """Return what the options say beside special tokens and templates."""
+    truncation, padding = backend.truncation or {}, backend.padding or {}
+    return Settings(
+        named={},
+        extra=[],
         class_name=GENERIC if name == GENERIC else f"{name}Tokenizer",
         model_max_length=options.get("model_max_length") or options.get("max_len") or UNLIMITED,
-        padding_side=options.get("padding_side") or (padding or {}).get("direction") or recipe.padding_side,
-        truncation_side=options.get("truncation_side") or (truncation or {}).get("direction") or "right",
+        padding_side=options.get("padding_side") or padding.get("direction") or recipe.padding_side,
+        truncation_side=options.get("truncation_side") or truncation.get("direction") or "right",
         model_input_names=tuple(options.get("model_input_names") or recipe.inputs),
         clean_up_tokenization_spaces=bool(options.get("clean_up_tokenization_spaces", False)),
         force_clean_up=bool(options.get("clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output")),
         split_special_tokens=bool(options.get("split_special_tokens", False)),
         add_bos_token=bool(options.get("add_bos_token", False)),
         add_eos_token=bool(options.get("add_eos_token", False)),
-        chat_template=overrides.get("chat_template") or _chat_template(folder, config),
         options=options,
         word_end=recipe.word_end,
-        name_or_path=str(path),
     )
-    if padding and "pad_token" not in options:
-        settings.named["pad_token"] = padding["pad_token"]
-    tokenizer = kind(backend, settings)
-    _add_missing(tokenizer, kept)
-    if {"add_bos_token", "add_eos_token"} & set(overrides) or backend.post_processor is None:
-        tokenizer.update_post_processor()
-    if recipe.finish is not None and recipe.model == _model_kind(backend):
-        recipe.finish(tokenizer)
-    return tokenizer
 
 
-def _backend(
-    file: Path, text: str, recipe: Recipe, options: Mapping[str, Any]
-) -> tuple[tokenizers.Tokenizer, dict[int, tokenizers.AddedToken]]:
-    """Build the backend, through the class's recipe if it has one, and the added tokens it is to hold."""
-    try:
-        backend = tokenizers.Tokenizer.from_str(text)
-    except Exception as error:  # the library raises bare Exception
-        raise CheckpointError(
-            f"{file} is not a tokenizer that tokenizers {tokenizers.__version__} reads: {error}"
-        ) from error
-    declared = options.get("added_tokens_decoder")
-    kept = (
-        {int(index): as_token(token) for index, token in declared.items()}
-        if declared is not None
-        else dict(backend.get_added_tokens_decoder())
-    )
-    if recipe.model is None or recipe.model != _model_kind(backend):
-        return backend, kept
-    spec = json.loads(text)
-    # The class starts without added tokens and adds them again below, with the flags tokenizer_config.json gives.
-    spec["added_tokens"] = []
-    spec["model"].update(recipe.model_options)
-    if recipe.model == "WordPiece":
-        spec["model"].update(unk_token=str(as_token(options["unk_token"])), continuing_subword_prefix="##")
-    rebuilt = tokenizers.Tokenizer.from_str(json.dumps(spec))
-    if recipe.rebuild is not None:
-        recipe.rebuild(rebuilt, options)
-    return rebuilt, kept
+def load_python(kind: Any, path: Path, config: Mapping[str, Any], overrides: Mapping[str, Any]) -> Tokenizer:
+    """Load a tokenizer that is written in Python."""
+    from jaxformers.processing.python_files import load_python_tokenizer  # it reads files with this module
 
-
-def _model_kind(backend: tokenizers.Tokenizer) -> str:
-    return type(backend.model).__name__
+    return load_python_tokenizer(kind, path, config, overrides)
 
 
 def _special_tokens(
@@ -141,9 +148,10 @@ def _add_missing(tokenizer: Tokenizer, kept: Mapping[int, tokenizers.AddedToken]
     names = {*tokenizer.added_tokens_encoder, *map(str, adding)}
     special = set(tokenizer.special_tokens_map.values())
     for token in [*tokenizer._named.values(), *tokenizer._extra]:
-        if token is not None and str(token) not in names:
-            adding.append(tokenizers.AddedToken(token, special=True) if isinstance(token, str) else token)
-            names.add(str(token))
+        # Of two that differ in their flags alone both are added, and the second one's flags stay.
+        if token is not None and str(token) not in names and token not in adding:
+            adding.append(token)
+    adding = [tokenizers.AddedToken(token, special=True) if isinstance(token, str) else token for token in adding]
     for token in adding:
         token.special = token.special or str(token) in special
     tokenizer.add_tokens(adding)
@@ -200,12 +208,13 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> tuple[str, ...]:
         "model_input_names": tokenizer.model_input_names,
         "clean_up_tokenization_spaces": tokenizer.clean_up_tokenization_spaces,
         "split_special_tokens": tokenizer.split_special_tokens,
-        "tokenizer_class": settings.class_name,
+        "tokenizer_class": _class_to_save(tokenizer),
     }
+    config |= tokenizer.saved_options()
     if tokenizer.extra_special_tokens:
         config["extra_special_tokens"] = tokenizer.extra_special_tokens
     texts = {
-        folder / BACKEND: tokenizer.backend_json(),
+        **{folder / name: text for name, text in tokenizer.vocabulary_files().items()},
         folder / CONFIG: json.dumps(config, ensure_ascii=False, indent=2, sort_keys=True) + "\n",
     }
     templates = tokenizer.chat_template
@@ -218,6 +227,13 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> tuple[str, ...]:
         file.parent.mkdir(exist_ok=True)
         file.write_text(text, encoding="utf-8", newline="")
     return tuple(map(str, texts))
+
+
+def _class_to_save(tokenizer: Tokenizer) -> str:
+    """Return the class to load the files with: one that forgets bos and eos gives way to the general one."""
+    name = tokenizer._settings.class_name
+    forgets = name == "GPTNeoXTokenizer" and (tokenizer.add_bos_token or tokenizer.add_eos_token)
+    return GENERIC if forgets else name
 
 
 def _is_json(value: Any) -> bool:
@@ -246,13 +262,3 @@ def _read_json(file: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{file} must hold a JSON object, found {type(value).__name__}")
     return value
-
-
-def _no_backend(path: Path, folder: Path) -> str:
-    if not path.exists():
-        return f"{path} does not exist: give a folder with {BACKEND}, or that file"
-    others = sorted(file.name for file in folder.iterdir() if file.suffix in (".txt", ".model", ".json", ".tiktoken"))
-    return (
-        f"{folder} has no {BACKEND}, found {others}: tokenizers made of vocabulary files alone are not supported yet; "
-        'convert it once with transformers: AutoTokenizer.from_pretrained(".").save_pretrained(".")'
-    )

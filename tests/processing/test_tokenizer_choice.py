@@ -16,6 +16,7 @@ from jaxformers.processing.tokenizer_choice import (
     short_name,
 )
 from jaxformers.processing.tokenizer_classes import RECIPES
+from jaxformers.processing.tokenizer_kinds import MODULES
 
 GENERIC_CLASSES = ("TokenizersBackend", "MistralCommonBackend")
 
@@ -34,8 +35,9 @@ def test_model_types_with_a_wrong_class():
 
 
 def test_classes_by_model_type():
+    known = {*RECIPES, *MODULES}
     expected = {
-        name: short_name(kind) for name, kind in TOKENIZER_MAPPING_NAMES.items() if kind and short_name(kind) in RECIPES
+        name: short_name(kind) for name, kind in TOKENIZER_MAPPING_NAMES.items() if kind and short_name(kind) in known
     }
     assert expected == BY_MODEL_TYPE
 

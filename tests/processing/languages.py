@@ -1,0 +1,28 @@
+"""Short texts in many languages and scripts, written for these tests."""
+
+LANGUAGES = {
+    "English": "The ferry didn't leave until 7:45 p.m., so we'd time for one more coffee (black, no sugar).",
+    "German": "Am Straßenrand verkaufte Frau Müller täglich frisch gepflückte Äpfel – 3,50 € je Kilo!",
+    "French": "L'été dernier, « l'œuvre » du maître n'a coûté qu'un sou ; où est-elle aujourd'hui ?",
+    "Spanish": "¿Cuándo volverá el pingüino a su señorío? ¡Mañana, quizá, si deja de llover!",
+    "Turkish": "Iğdır'da İpek, ılık çayını içerken şarkı söylüyordu.",
+    "Polish": "Zażółć gęślą jaźń: źdźbło trawy kołysało się nad rzeką Świder.",
+    "Vietnamese": "Buổi sáng, những người đánh cá kéo lưới lên thuyền rồi trở về làng.",
+    "Russian": "Ёжик в тумане шёл по тропинке и считал звёзды — раз, два, три…",
+    "Ukrainian": "Її бабуся пекла пиріжки з вишнями щоп'ятниці.",
+    "Greek": "Ο ΟΔΥΣΣΕΥΣ γύρισε αργά στο σπίτι, κουρασμένος αλλά χαρούμενος.",
+    "Hebrew": "בבוקר הלכנו לשוק וקנינו שני ק״ג תפוחים אדומים.",
+    "Arabic": "في الصباح، ذهبَ الأطفالُ إلى المدرسةِ وهم يضحكون ٢٠٢٤.",
+    "Persian": "کتاب‌های کتابخانه را فردا برمی‌گردانیم.",
+    "Hindi": "कल शाम को बारिश हुई और सारी गलियाँ भीग गईं।",
+    "Bengali": "নদীর ধারে বসে আমরা গল্প করছিলাম।",
+    "Tamil": "மழைக்காலத்தில் தவளைகள் பாடுகின்றன.",
+    "Thai": "แมวนอนหลับอยู่บนหลังคาบ้านตอนบ่าย",
+    "Chinese": "昨天晚上，他们在河边放了3只红灯笼。",
+    "Japanese": "ｶﾀｶﾅと全角ＡＢＣの違いを、先生は①から⑩まで説明した。",
+    "Korean": "비가 그치자 아이들이 골목으로 뛰어나왔다.",
+    "Georgian": "მთაში თოვლი ჯერ კიდევ არ დამდნარა.",
+    "Amharic": "ልጆቹ በዛፉ ጥላ ስር ተቀምጠዋል።",
+    "Code": "def area(r: float) -> float:\n\treturn 3.14159 * r ** 2  # πr²\n\n\nprint(f'{area(2):>8.3f}')",
+    "Emoji": "Great job 👩🏽‍🚀🎉!! 🇯🇵→🇩🇪 ❤️‍🔥 e\u0301 vs é",
+}
