@@ -1,6 +1,6 @@
 """Sentence embeddings: texts in, one vector each out, as sentence-transformers defines them for a checkpoint."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ from jaxformers.hub.auto import AutoModel
 from jaxformers.hub.auto_tokenizer import AutoTokenizer
 from jaxformers.hub.download import resolve
 from jaxformers.hub.model import Model
+from jaxformers.pipelines.buckets import bucket
 from jaxformers.pipelines.pooling import Stages, read_stages
+from jaxformers.pipelines.progress import progress
+from jaxformers.pipelines.rows import SHORTEST
 from jaxformers.processing.tokenizer import Tokenizer
 
 UNLIMITED = 8192  # tokens, where no file of the checkpoint says less
-SHORTEST = 16  # tokens; shorter texts are padded up to it
-SHOW_FROM = 16  # batches; less is over before a progress bar is read
 
 
 class Embedder:
@@ -75,7 +76,7 @@ class Embedder:
         order = sorted(range(len(tokens)), key=lambda i: -len(tokens[i]))
         batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
         out: list[tuple[list[int], jax.Array]] = []
-        for rows in progress(batches, show_progress):
+        for rows in progress(batches, show_progress and None, "embedding"):
             ids, mask = self.pad([tokens[i] for i in rows], batch_size)
             out.append((rows, embed(self.model, self.stages, ids, mask)))
             if len(out) > 1:
@@ -132,26 +133,6 @@ def embed(model: Model, stages: Stages, ids: jax.Array, mask: jax.Array) -> jax.
     """The whole computation as one pure function: ids and mask [B,T] to vectors [B,D]."""
     hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
     return stages(hidden, jnp.asarray(mask))
-
-
-def bucket(size: int, least: int, most: int) -> int:
-    """The next size of the series least × 1, 1.5, 2, 3, 4, 6, 8, ..., at most `most`."""
-    value = least
-    while value < size:
-        value = value * 3 // 2 if size <= value * 3 // 2 else value * 2
-    return max(size, min(value, most))
-
-
-def progress(batches: list[list[int]], show: bool) -> Iterator[list[int]]:
-    """Go through the batches with a bar on stderr, if there are many and someone watches."""
-    if not show or len(batches) < SHOW_FROM:
-        yield from batches
-        return
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    yield from track(batches, "embedding", console=console, transient=True, disable=not console.is_terminal)
 
 
 def longest_input(model: Model, tokenizer: Tokenizer, usual: int | None, asked: int | None) -> int:

@@ -11,7 +11,8 @@ from transformers import AutoTokenizer, BertModel
 
 from jaxformers.commands.demo import weights
 from jaxformers.core.errors import CheckpointError
-from jaxformers.pipelines.embed import Embedder, bucket, embed
+from jaxformers.pipelines.buckets import bucket
+from jaxformers.pipelines.embed import Embedder, embed
 
 TEXTS = [
     "How do I read a zip file?",
