@@ -1,4 +1,4 @@
-"""preprocessor_config.json as checkpoints on the Hub have it: every generation of names, and the model type beside it."""
+"""preprocessor_config.json as checkpoints on the Hub have it: every generation of names, each with its model type."""
 
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 HALVES = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
