@@ -21,6 +21,7 @@ from tests.processing.compare import (
     attempt,
     plain,
 )
+from tests.processing.languages import LANGUAGES
 from tests.processing.zoo import ZOO
 
 NAMES = pytest.mark.parametrize("name", ZOO)
@@ -66,6 +67,17 @@ def test_decodes_like_transformers(name, pair):
         assert_same_decoding(ours, theirs, random_ids)
 
     check()
+
+
+@NAMES
+def test_real_texts_in_many_languages(name, pair):
+    _, ours, theirs = pair(name)
+    texts = list(LANGUAGES.values())
+    options = {"return_offsets_mapping": True, "return_special_tokens_mask": True, "verbose": False}
+    found, expected = (one(texts, texts[::-1], **options) for one in (ours, theirs))
+    assert_same_encoding(found, expected)
+    for ids in expected["input_ids"]:
+        assert_same_decoding(ours, theirs, ids)
 
 
 @NAMES

@@ -1,6 +1,7 @@
 """Whisper's tokenizer gives what transformers' gives: prefixes, time stamps, normalised and merged transcripts."""
 
 import copy
+import json
 import pickle
 
 import numpy as np
@@ -23,7 +24,8 @@ from tests.processing.compare import (
     attempt,
     plain,
 )
-from tests.processing.whisper_zoo import write_whisper
+from tests.processing.languages import LANGUAGES as LANGUAGE_TEXTS
+from tests.processing.whisper_zoo import END, SPECIAL, STAMPS, write_whisper
 
 FUZZ = settings(
     max_examples=80,
@@ -197,6 +199,33 @@ def test_normalises_like_transformers(both):
     assert ours.normalize("Twenty five dollars and three cents, one oh one; the COLOUR isn't grey") == (
         "$25.03 101 the color is not gray"
     )
+
+
+def test_real_texts_in_many_languages(both):
+    ours, theirs = both
+    texts = list(LANGUAGE_TEXTS.values())
+    options = {"return_offsets_mapping": True, "padding": True}
+    assert_same_encoding(ours(texts, **options), theirs(texts, **options))
+    ids = theirs(texts)["input_ids"]
+    for flags in ({}, {"skip_special_tokens": True}, {"basic_normalize": True}, {"normalize": True}):
+        assert ours.batch_decode(ids, **flags) == theirs.batch_decode(ids, **flags)
+
+
+def test_vocabulary_and_merges_will_do(both, tmp_path):
+    folder = write_whisper(tmp_path)
+    model = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]), encoding="utf-8")
+    merges = "\n".join(" ".join(pair) for pair in model["merges"])
+    (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}\n", encoding="utf-8")
+    added = {token: index for index, token in enumerate([END, *SPECIAL, *STAMPS], len(model["vocab"]))}
+    (folder / "added_tokens.json").write_text(json.dumps(added), encoding="utf-8")
+    ours, theirs = (kind.from_pretrained(folder) for kind in (AutoTokenizer, transformers.AutoTokenizer))
+    assert type(ours) is type(both[0])
+    assert_same_state(ours, theirs)
+    for text in ("Hello <|de|> <|0.02|>", "".join(FRAGMENTS)):
+        assert_same_encoding(ours(text), theirs(text))
+        assert ours(text)["input_ids"] == both[0](text)["input_ids"]
 
 
 def test_a_missing_list_of_spellings_is_an_error(tmp_path):
