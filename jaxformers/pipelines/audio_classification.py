@@ -13,9 +13,9 @@ from jaxformers.pipelines.scores import apply, names, ranked, usual_function
 
 @dataclass(frozen=True)
 class AudioClassificationOptions(Options):
-    """top_k: how many labels, None for all. function_to_apply: "sigmoid", "softmax" or "none"."""
+    """top_k: how many labels; all when it is None. function_to_apply: "sigmoid", "softmax" or "none"."""
 
-    top_k: int | None = 5
+    top_k: int | None = None
     function_to_apply: str | None = None
 
 

@@ -25,9 +25,9 @@ class Row:
 
     @property
     def length(self) -> int:
-        """How many tokens there are; 0 for inputs that are not texts."""
-        ids = self.inputs.get("input_ids")
-        return 0 if ids is None else len(ids)
+        """How many tokens or samples there are; 0 for inputs that are neither."""
+        given = next((self.inputs[n] for n in ("input_ids", "input_values") if n in self.inputs), None)
+        return 0 if given is None else len(given)
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,8 @@ def take_row(outputs: Mapping[str, Any], at: int, length: int, padded: Sequence[
     """One row of every output; those in `padded` lose what lies beyond the row's own tokens."""
 
     def one(name: str, value: Any) -> Any:
+        if isinstance(value, np.ndarray) and value.dtype.kind == "O":
+            return value[at : at + 1]  # rows of different lengths
         row = jax.tree.map(lambda x: x[at], value)
         return jax.tree.map(lambda x: x[:length], row) if name in padded else row
 
@@ -107,7 +109,7 @@ def run_batches(
     found: list[dict[str, Any]] = [{} for _ in rows]
 
     def fetch(members: Sequence[int], outputs: Mapping[str, Any]) -> None:
-        host = jax.tree.map(np.asarray, dict(outputs))
+        host = {k: v if isinstance(v, np.ndarray) else jax.tree.map(np.asarray, v) for k, v in outputs.items()}
         for at, i in enumerate(members):
             found[i] = take_row(host, at, rows[i].length, padded)
 

@@ -77,7 +77,7 @@ HUB = ("revision", "cache_dir", "token", "local_files_only")
 LOADING = ("dtype", "compute_dtype", "mesh", "rules", "scan")
 AUTO = {
     "tokenizer": ("jaxformers.hub.auto_tokenizer", "AutoTokenizer"),
-    "image_processor": ("jaxformers.hub.auto_processor", "AutoImageProcessor"),
+    "image_processor": ("jaxformers.hub.auto_image_processor", "AutoImageProcessor"),
     "feature_extractor": ("jaxformers.hub.auto_feature_extractor", "AutoFeatureExtractor"),
     "processor": ("jaxformers.hub.auto_processor", "AutoProcessor"),
 }

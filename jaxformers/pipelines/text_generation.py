@@ -94,7 +94,6 @@ class TextGeneration(WritingPipeline):
         if options.stop_sequence is not None:
             one = isinstance(options.stop_sequence, str)
             chosen["stop_strings"] = [options.stop_sequence] if one else list(options.stop_sequence)
-        if chosen.get("stop_strings") is not None or self.model.generation_config.stop_strings is not None:
             chosen.setdefault("tokenizer", self.tokenizer)
         return chosen
 

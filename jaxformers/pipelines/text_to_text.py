@@ -1,6 +1,6 @@
 """Text to text: summaries, translations, and whatever else an encoder-decoder was trained to answer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -58,10 +58,11 @@ class TextToText(WritingPipeline):
         return [Row({k: v for k, v in row.inputs.items() if k != "token_type_ids"})]
 
     def generate_options(self, options: Any) -> dict[str, Any]:
-        chosen = super().generate_options(options)
-        config = self.model.generation_config
-        known = {k: v for k, v in self.task_settings().items() if k != "prefix" and hasattr(config, k)}
-        return known | chosen if "generation_config" not in chosen else chosen
+        if "generation_config" not in options.generate_kwargs:
+            config = self.model.generation_config
+            known = {k: v for k, v in self.task_settings().items() if k != "prefix" and hasattr(config, k)}
+            options = replace(options, generate_kwargs={**known, **options.generate_kwargs})
+        return super().generate_options(options)
 
     def prompt_length(self, batch: Any) -> int:
         return 0

@@ -11,6 +11,8 @@ import numpy as np
 from jaxformers.pipelines.pipeline import Options, Pipeline
 from jaxformers.pipelines.rows import Padding
 
+SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p")
+
 
 @dataclass(frozen=True)
 class WritingOptions(Options):
@@ -44,15 +46,24 @@ class WritingPipeline(Pipeline):
         return replace(super().padding, values=values, side="left", bucketed=False)
 
     def generate_options(self, options: Any) -> dict[str, Any]:
-        """Keywords for generate: the call's, and the task's usual ones where nothing else was said."""
-        said, chosen = self.model.generation_config, dict(options.generate_kwargs)
-        if "generation_config" not in chosen:
-            chosen = {k: v for k, v in self.usual.items() if getattr(said, k, None) is None} | chosen
-            if "max_length" in chosen and "max_new_tokens" not in options.generate_kwargs:
-                chosen.pop("max_new_tokens", None)
-        sampled = chosen.get("do_sample", getattr(chosen.get("generation_config", said), "do_sample", None))
-        if sampled and chosen.get("key") is None:
+        """Keywords for generate: the call's, and the task's usual ones where neither call nor checkpoint says more."""
+        chosen = dict(options.generate_kwargs)
+        configs = [c for c in (self.model.generation_config, chosen.get("generation_config")) if c is not None]
+
+        def said(name: str) -> Any:
+            return chosen.get(name, next((v for c in configs[::-1] if (v := getattr(c, name, None)) is not None), None))
+
+        usual = {"pad_token_id": getattr(self.tokenizer, "pad_token_id", None), **self.usual}
+        usual = {k: v for k, v in usual.items() if v is not None and said(k) is None}
+        if said("max_length") is not None:
+            usual.pop("max_new_tokens", None)
+        if not (usual.get("do_sample") or said("do_sample")):
+            usual = {k: v for k, v in usual.items() if k not in SAMPLING}
+        chosen = {**usual, **chosen}
+        if (chosen.get("do_sample") or said("do_sample")) and chosen.get("key") is None:
             chosen["key"] = jax.random.key(secrets.randbits(32))  # pass key= for a result that can be repeated
+        if said("stop_strings") is not None:
+            chosen.setdefault("tokenizer", self.tokenizer)
         return chosen
 
     def forward(self, batch: dict[str, np.ndarray], options: Any) -> Mapping[str, Any]:
