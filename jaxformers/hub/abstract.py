@@ -7,17 +7,45 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import traverse_util
 
+from jaxformers.core.keymap import logical_path
+from jaxformers.nn.stack import Sample, relayout
+
 Path = tuple[str, ...]
 
 
 def abstract_params(module: nn.Module) -> dict[str, Any]:
-    """The module's parameters as shapes, boxed with their logical axis names."""
-    inputs = module.dummy_inputs()  # type: ignore[attr-defined]
+    """The module's parameters as shapes, boxed with their logical axis names.
 
-    def init(**arrays: jax.Array) -> Any:
-        return module.init(jax.random.key(0), **arrays)
+    Of layers that repeat only the first are traced: the others have the same shapes.
+    """
+    scanned = relayout(module, scan=True) is module
+    if not scanned and relayout(module, scan=False) is not module:
+        return trace(module)  # some stacks scan and some do not
+    out: dict[Path, Any] = {}
+    for path, leaf in flatten(trace(relayout(module, scan=True, segment=Sample))).items():
+        logical, rows = logical_path(path)
+        if rows is None:
+            out[path] = leaf
+        elif scanned:
+            out[path] = stacked(leaf, len(rows))
+        else:
+            out |= {tuple(logical.format(layer).split(".")): leaf for layer in rows}
+    return unflatten(out)
 
-    return dict(jax.eval_shape(init, **inputs)["params"])
+
+def trace(module: nn.Module) -> dict[str, Any]:
+    """Every parameter's shape, by tracing the module on dummy inputs."""
+
+    def apply(**arrays: jax.Array) -> Any:
+        return module.apply({}, **arrays, mutable=["params"])[1]
+
+    return dict(jax.eval_shape(apply, **module.dummy_inputs())["params"])  # type: ignore[attr-defined]
+
+
+def stacked(leaf: nn.LogicallyPartitioned, count: int) -> nn.LogicallyPartitioned:
+    """A leaf with an axis of layers before its own."""
+    shape = jax.ShapeDtypeStruct((count, *leaf.value.shape), leaf.value.dtype)
+    return leaf.replace(value=shape, names=("layers", *leaf.names))
 
 
 def flatten(tree: Any) -> dict[Path, Any]:

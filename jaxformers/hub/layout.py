@@ -1,7 +1,6 @@
 """Scanned and per-layer parameter trees: the same model under two namings, one call apart."""
 
-import dataclasses
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,26 +8,7 @@ from flax import linen as nn
 
 from jaxformers.core.keymap import logical_path
 from jaxformers.hub.abstract import Path, abstract_params, flatten, unbox, unflatten
-from jaxformers.nn.stack import Stack
-
-T = TypeVar("T")
-
-
-def relayout(module: T, **changes: Any) -> T:
-    """The same module with every `Stack` in it changed: `relayout(module, scan=True, remat="full")`."""
-    if isinstance(module, tuple):
-        new_items = tuple(relayout(m, **changes) for m in module)
-        # Unchanged things stay the same objects: a module that two others share must remain one.
-        same = all(a is b for a, b in zip(new_items, module, strict=True))
-        return module if same else new_items  # type: ignore[return-value]
-    if not isinstance(module, nn.Module):
-        return module
-    fields = {f.name: getattr(module, f.name) for f in dataclasses.fields(module) if f.name not in ("parent", "name")}
-    new = {k: relayout(v, **changes) for k, v in fields.items()}
-    if isinstance(module, Stack):
-        new |= changes
-    changed = {k: v for k, v in new.items() if v is not fields[k]}
-    return module.clone(**changed) if changed else module
+from jaxformers.nn.stack import relayout
 
 
 def restack_params(params: Any, module: nn.Module) -> dict[str, Any]:

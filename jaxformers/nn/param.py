@@ -84,6 +84,11 @@ def param(
     # Reading the collection directly allows leaves that are no plain arrays, and skips linen's tracing of `init`.
     if module.has_variable("params", name):
         return nn.meta.unbox(module.get_variable("params", name))
+    if module.is_mutable_collection("params") and not module.has_rng("params"):
+        # Applied without a key, as for its shapes: nothing is drawn, which is most of what tracing would cost.
+        value = jnp.zeros(shape)
+        module.put_variable("params", name, nn.LogicallyPartitioned(value, axes))
+        return value
     return module.param(name, nn.with_logical_partitioning(init, axes), shape)
 
 

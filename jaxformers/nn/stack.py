@@ -3,9 +3,10 @@
 A scanned run is named with Python's range: `layers/0:26:2/1/...` are layers 1, 3, ..., 25. A lone layer is `layers/25`.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from jaxformers.core.context import Context
 from jaxformers.core.sharding import constrain
 
 Segments = tuple[tuple[int, int, int], ...]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,19 @@ class Segment(nn.Module):
         return x, state, by_layer
 
 
+class Sample(nn.Module):
+    """The first repetition of a `Segment`, to trace shapes: leaves bear a segment's names and are not stacked."""
+
+    pattern: Layers
+    repeats: int
+    remat: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, ctx: Context, state: tuple | None = None):
+        x, state, records = run(self.pattern, x, ctx, state)
+        return x, state, records * self.repeats
+
+
 def run(layers: Layers, x: jax.Array, ctx: Context, state: tuple | None, remat: str | None = None, start: int = 0):
     """Apply blocks one after another; block n becomes the child named str(start + n)."""
     states, records = [], []
@@ -121,6 +136,7 @@ class Stack(nn.Module):
     layers: Layers
     scan: bool = False
     remat: str | None = None
+    segment: type[nn.Module] = Segment  # what runs a pattern that repeats
 
     @property
     def segments(self) -> Segments:
@@ -154,10 +170,27 @@ class Stack(nn.Module):
             else:
                 pattern = Layers(self.layers.blocks[start : start + period])
                 name = f"{start}:{stop}:{period}"
-                x, new, seen = Segment(pattern, (stop - start) // period, self.remat, name=name)(x, ctx, before)
+                x, new, seen = self.segment(pattern, (stop - start) // period, self.remat, name=name)(x, ctx, before)
             states.append(new)
             by_layer.extend(seen)
         records = {name: tuple(r[name] for r in by_layer if name in r) for r in by_layer for name in r}
         if ctx.records("hidden_states"):
             records["hidden_states"] = (first, *records.get("hidden_states", ()))
         return x, None if state is None else tuple(states), records
+
+
+def relayout(module: T, **changes: Any) -> T:
+    """The same module with every `Stack` in it changed: `relayout(module, scan=True, remat="full")`."""
+    if isinstance(module, tuple):
+        new_items = tuple(relayout(m, **changes) for m in module)
+        # Unchanged things stay the same objects: a module that two others share must remain one.
+        same = all(a is b for a, b in zip(new_items, module, strict=True))
+        return module if same else new_items  # type: ignore[return-value]
+    if not isinstance(module, nn.Module):
+        return module
+    fields = {f.name: getattr(module, f.name) for f in dataclasses.fields(module) if f.name not in ("parent", "name")}
+    new = {k: relayout(v, **changes) for k, v in fields.items()}
+    if isinstance(module, Stack):
+        new |= changes
+    changed = {k: v for k, v in new.items() if v is not fields[k]}
+    return module.clone(**changed) if changed else module
