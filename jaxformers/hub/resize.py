@@ -68,7 +68,7 @@ def with_vocab_size(config: Config, size: int) -> Config:
     if hasattr(config, "vocab_size"):
         return config.replace(vocab_size=size)
     inner = getattr(config, "text_config", None)
-    if not hasattr(inner, "vocab_size"):
+    if inner is None or not hasattr(inner, "vocab_size"):
         raise ValueError(f"{config.model_type} reads no words: its config has no vocab_size")
     return config.replace(text_config=inner.replace(vocab_size=size))
 

@@ -24,18 +24,23 @@ class Alphabet(Protocol):
 
     def pieces(self, text: str) -> Iterator[tuple[str, int, int]]:
         """Yield every token of a text, with the characters it was made of."""
+        ...
 
     def token_to_id(self, token: str) -> int | None:
         """Return a token's id, None when the alphabet lacks it."""
+        ...
 
     def id_to_token(self, index: int) -> str | None:
         """Return an id's token, None when the alphabet lacks it."""
+        ...
 
     def vocabulary(self) -> dict[str, int]:
         """Return every token with its id."""
+        ...
 
     def join(self, tokens: Sequence[str], added: Mapping[str, int]) -> str:
         """Return the text of tokens, added ones among them."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ class WhisperTokenizer(Tokenizer):
     def update_post_processor(self) -> None:
         """Make the backend write the prefix before a text and `eos_token` behind it."""
         ids = self.prefix_tokens
-        tokens = self.convert_ids_to_tokens(ids)
+        tokens = [self._backend.id_to_token(index) for index in ids]
         if None in tokens:
             raise ValueError(f"this vocabulary has no token for the language {self.language!r}")
         prefix = " ".join(f"{token}:0" for token in tokens)
@@ -177,7 +177,7 @@ class WhisperTokenizer(Tokenizer):
 
     _decode_asr = decode_asr
 
-    def vocabulary_files(self) -> dict[str, str]:
+    def vocabulary_files(self) -> dict[str, str | bytes]:
         """Return tokenizer.json, and the list of spellings if there is one."""
         files = super().vocabulary_files()
         if self.english_spelling_normalizer is not None:
