@@ -142,6 +142,8 @@ class LlavaProcessor(VisionTextProcessor):
         Options are the tokenizer's apply_chat_template's (add_generation_prompt, tools, ...). Returns the text, the
         ids, or with return_dict=True all inputs of the model.
         """
+        if options.pop("return_assistant_tokens_mask", False):
+            raise ValueError("return_assistant_tokens_mask is the tokenizer's alone: pictures move what it marks")
         conversations, batched = with_pictures(conversation)
         own = self.chat_template if chat_template is None else chat_template
         if own is None:

@@ -117,6 +117,23 @@ def test_outlines_as_masks():
         segments_to_masks([{"counts": "abc"}], 8, 9)
 
 
+# Made with pycocotools 2.0: height, width, polygon, run lengths down the columns.
+OUTLINES = [
+    (9, 11, [1.5, 0.5, 9.2, 3.1, 4.4, 8.6], [19, 2, 7, 5, 5, 6, 3, 5, 4, 4, 6, 2, 7, 1, 23]),
+    (8, 12, [-3.0, 2.0, 14.5, -1.0, 7.0, 10.0, 2.2, 6.6], [1, 4, 4, 5, 3, 6, 2, 6, 2, 7, 1, 37, 2, 5, 3, 4, 4]),
+    (
+        *(10, 10, [5, 0.3, 6.1, 3.5, 9.7, 3.9, 6.6, 6.2, 7.9, 9.8, 5, 7.5, 2.1, 9.6, 3.3, 6.1, 0.4, 3.8, 3.9, 3.4]),
+        [14, 1, 9, 1, 8, 6, 3, 6, 4, 6, 6, 5, 5, 2, 2, 1, 5, 1, 15],
+    ),
+]
+
+
+@pytest.mark.parametrize(("height", "width", "polygon", "counts"), OUTLINES)
+def test_outlines_hold_the_pixels_that_coco_says(height, width, polygon, counts):
+    found = segments_to_masks([[polygon], {"counts": counts}], height, width)
+    np.testing.assert_array_equal(found[0], found[1])
+
+
 def test_masks_of_detection_annotations():
     image = Image.fromarray(np.zeros((8, 9, 3), np.uint8))
     item = {"category_id": 1, "area": 12, "bbox": [2, 1, 4, 3], "segmentation": [[2, 1, 6, 1, 6, 4, 2, 4]]}
