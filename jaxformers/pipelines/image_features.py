@@ -32,7 +32,7 @@ class ImageFeatureExtraction(ImagePipeline):
     def forward(self, batch: dict[str, np.ndarray], options: ImageFeatureOptions) -> Mapping[str, Any]:
         out = self.model(**batch)
         name = "pooler_output" if options.pool else "last_hidden_state"
-        if out.get(name) is None:
+        if getattr(out, name, None) is None:
             raise ValueError("this model has no pooled output: call it without pool=True")
         return {"features": out[name]}
 
