@@ -26,7 +26,7 @@ GPU_AOT := jax-cuda13-plugin jax-cuda13-pjrt nvidia-cuda-nvcc nvidia-nvvm
 
 # The stages of `make test` share two cores: one after the other, also under make -j.
 .NOTPARALLEL:
-.PHONY: help setup demo test lint fast slow bench docs-table clean
+.PHONY: help setup demo test lint docs fast slow bench docs-table clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | column -t -s $$'\t'
@@ -63,8 +63,11 @@ lint: .venv/.test ## style, formatting and types
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
+docs: .venv/.test ## build the documentation as a site in .cache/site; a broken page is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 # Two stages: the many short tests first, then the few long ones.
-test: lint fast slow ## everything: lint, the fast tests, the slow tests
+test: lint docs fast slow ## everything: lint, the site, the fast tests, the slow tests
 
 fast: .venv/.test ## the tests that take seconds
 	$(BIN)/python -m pytest -q -n 2 -m "not slow"
