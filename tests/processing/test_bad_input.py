@@ -78,7 +78,7 @@ def test_bad_folders(folder, tmp_path):
     with pytest.raises(CheckpointError, match="does not exist"):
         Tokenizer.from_pretrained(tmp_path / "nowhere")
     (tmp_path / "vocab.txt").write_text("[UNK]\n")
-    with pytest.raises(CheckpointError, match=r"no tokenizer.json, found \['vocab.txt'\].*not supported yet"):
+    with pytest.raises(CheckpointError, match=r"no tokenizer.json, .*; found \['vocab.txt'\]"):
         Tokenizer.from_pretrained(tmp_path)
     (tmp_path / "tokenizer.json").write_text('{"version": "1.0"}')
     with pytest.raises(CheckpointError, match="is not a tokenizer"):
