@@ -19,6 +19,8 @@ CACHE_NAMES = {
     "sliding_window": "dynamic",
     "dynamic_full": "dynamic",
 }
+# Fields that would change the tokens and that nothing here reads.
+NOT_DONE = ("token_healing", "dola_layers", "assistant_early_exit")
 
 
 def check(c: "GenerationConfig") -> None:
@@ -39,6 +41,9 @@ def check_complete(c: "GenerationConfig") -> None:
     """Raise ConfigError when fields contradict each other, defaults being filled in."""
     several(c)
     forced(c)
+    for name in NOT_DONE:
+        if getattr(c, name):
+            raise ConfigError(f"{name} is {getattr(c, name)!r}, which is not implemented here; leave it out")
 
 
 def above(name: str, value: Any, least: float) -> None:

@@ -16,8 +16,8 @@ from jaxformers.hub.model import Model
 class Request:
     """A mode is a function of one of these: `mode(request) -> GenerateOutput`.
 
-    config: complete; no field that has a default is None. transforms: built from the config and the caller's own, in
-    transformers' order. limit: columns of `prompt` plus new tokens, at most, counted from the caller's first token.
+    config: complete, with max_length and min_length of the whole text. transforms: built from the config and the
+    caller's own, in transformers' order.
     """
 
     model: Model
