@@ -36,8 +36,11 @@ def random_inputs(torch_model: Any, *, batch: int = 2, length: int = 16, seed: i
             out["attention_mask"] = np.ones_like(out["input_ids"])
     if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in reads:
         out["decoder_input_ids"] = tokens(config, rng, (batch, max(length // 2, 1)))
-    if kind not in out:
-        raise ValueError(f"{type(torch_model).__name__} reads {kind}, for which there is no maker of random inputs")
+    signature = inspect.signature(torch_model.forward).parameters.values()
+    needed = [p.name for p in signature if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    if unknown := [name for name in (kind, *needed) if name not in out]:
+        what = ", ".join(dict.fromkeys(unknown))
+        raise ValueError(f"{type(torch_model).__name__} reads {what}, for which there is no maker of random inputs")
     return out
 
 

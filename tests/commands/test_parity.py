@@ -162,3 +162,45 @@ def test_mistakes(llama, capsys):
     assert "--length is 0" in capsys.readouterr().err
     assert cli.main(["parity", str(llama), "--task", "MaskedLM"]) == 2
     assert "its heads are" in capsys.readouterr().err
+
+
+IMAGES = dict(image_size=16, patch_size=8, num_hidden_layers=2)
+SOUNDS = dict(
+    num_hidden_layers=2, conv_dim=[16, 16], conv_stride=[160, 2], conv_kernel=[160, 2], num_conv_pos_embeddings=4,
+    num_conv_pos_embedding_groups=2,
+)  # fmt: skip
+SPEECH = dict(
+    d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4, decoder_attention_heads=4,
+    encoder_ffn_dim=48, decoder_ffn_dim=48, max_source_positions=12, max_target_positions=16, num_mel_bins=8,
+    pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
+)  # fmt: skip
+# class, its sizes, a leaf of ours, the module it belongs to and its name in PyTorch
+SENSES = [
+    ("ViTForImageClassification", IMAGES, "layers/1/mlp/fc1/weight", "vit.layers.1.mlp.fc1"),
+    ("Wav2Vec2ForCTC", SOUNDS, "layers/1/attn/k_proj/weight", "wav2vec2.encoder.layers.1.attention.k_proj"),
+    (
+        "WhisperForConditionalGeneration", SPEECH, "decoder/layers/0/cross/q_proj/weight",
+        "model.decoder.layers.0.encoder_attn.q_proj",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("cls", "sizes", "leaf", "theirs"), SENSES, ids=[s[0] for s in SENSES])
+def test_images_and_sounds(tmp_path, capsys, cls, sizes, leaf, theirs):
+    """Random pictures and sounds of the config's size: equal as they are, and a spoilt weight is named."""
+    save(tmp_path, cls, **sizes)
+    status, facts = answer(capsys, tmp_path)
+    assert status == 0 and facts["equal"] and "logits" in {f["name"] for f in facts["fields"]}
+    reference, ours = load_both(tmp_path, cls)
+    name = next(n for n in map("/".join, flatten(ours.params)) if n.endswith(leaf))
+    report = compare(reference, spoil(ours, name), random_inputs(reference))
+    assert report.first is not None and not report.equal
+    assert report.first.module == name.rpartition("/")[0] and report.first.theirs == theirs
+    assert report.first.input_equal
+
+
+def test_inputs_that_nothing_makes_are_named(tmp_path, capsys):
+    text = {"model_type": "qwen2", **SIZES, "num_key_value_heads": 2}
+    save(tmp_path, "JevForDecision", text_config=text, hidden_size=32)
+    assert cli.main(["parity", str(tmp_path)]) == 2
+    assert "JevForDecision reads marks, num_options, question_type_ids, for which" in capsys.readouterr().err
