@@ -99,6 +99,10 @@ class Sample(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, ctx: Context, state: tuple | None = None):
+        if self.remat is not None:
+            remat_policy(
+                self.remat
+            )  # shapes do not need it, but an unknown one is refused here and not in the first call
         x, state, records = run(self.pattern, x, ctx, state)
         return x, state, records * self.repeats
 
