@@ -85,17 +85,16 @@ def writer_for(model: Model, config: GenerationConfig) -> Writer:
 
 
 def unstacked(model: Model) -> Model:
-    """The model with its layers one by one, which decodes faster; made once and kept beside a stacked model.
+    """The model with its layers one by one, which decodes faster; made once and kept beside the model.
 
     How it generates is taken off, so that no program depends on it.
     """
-    if relayout(model.module, scan=False) is model.module:
-        return model.replace(generation_config=None)
     kept = model.__dict__.get("_unstacked")
-    if kept is None or kept[0] is not model.params:
-        kept = (model.params, restack(model, scan=False).replace(generation_config=None))
+    if kept is None or kept[0] is not model.params or kept[1] is not model._static:
+        apart = model if relayout(model.module, scan=False) is model.module else restack(model, scan=False)
+        kept = (model.params, model._static, apart.replace(generation_config=None))
         model.__dict__["_unstacked"] = kept
-    return kept[1]
+    return kept[2]
 
 
 def named_inputs(model: Model, inputs: Any, given: dict[str, Any]) -> dict[str, Any]:
@@ -140,11 +139,12 @@ def listed(given: Any) -> tuple:
 def transforms_for(request: Request, own: tuple) -> Chain:
     """The transforms of the config with the caller's own where transformers puts them, and guidance ahead of all."""
     c = request.config
-    texts = c.num_beams if c.num_beams > 1 else c.num_return_sequences
+    beams = max(c.num_beams // (c.num_beam_groups or 1), 1)  # those of one group see their own rows alone
+    texts = beams if c.num_beams > 1 else c.num_return_sequences
     made = transforms_of(
         c,
         own=own,
-        beams=c.num_beams,
+        beams=beams,
         eos=c.eos or None,
         padding=padding_of(request) if c.repetition_penalty != 1.0 else None,
         encoder_real=request.prompt.encoder_real,

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import jaxformers as jf
+from jaxformers.core.errors import ConfigError
 from jaxformers.generation import sample, transition_scores
 from jaxformers.generation.beam_loop import begin, lengthen, write
 from tests.generation.sides import both, left_padded, prompt, their_generate
@@ -85,45 +86,43 @@ def test_finishing_rules(llama, stopping: bool | str, penalty: float) -> None:
         given = ids(3, 6, seed)
         tokens = ends(theirs, {"input_ids": given}, place=1 + seed)
         how = dict(early_stopping=stopping, length_penalty=penalty, num_return_sequences=3, max_new_tokens=14)
-        compare(llama, given, eos_token_id=tokens[: 1 + seed], **how)
+        compare(llama, given, eos_token_id=tokens[:2], **how)
 
 
 @pytest.mark.parametrize("options", [
     dict(eos_token_id=None),
-    dict(repetition_penalty=1.7, no_repeat_ngram_size=2),
-    dict(min_new_tokens=4, eos_token_id=[5, 9, 11]),
-    dict(forced_eos_token_id=7, eos_token_id=7),
-    dict(num_beams=7, num_return_sequences=7, suppress_tokens=[4, 8], renormalize_logits=True),
-    dict(bad_words_ids=[[5], [6, 7]], exponential_decay_length_penalty=(2, 1.2), eos_token_id=9),
-    dict(pad_token_id=0, eos_token_id=[3, 44, 45, 46, 47], num_return_sequences=4),
-], ids=str)  # fmt: skip
+    dict(repetition_penalty=1.7, no_repeat_ngram_size=2, min_new_tokens=4, eos_token_id=[5, 9]),
+    dict(
+        forced_eos_token_id=7, eos_token_id=7, suppress_tokens=[4, 8], renormalize_logits=True,
+        bad_words_ids=[[5], [6, 7]], exponential_decay_length_penalty=(2, 1.2),
+    ),
+    dict(pad_token_id=0, eos_token_id=[3, 44, 45, 46, 47], num_beams=7, num_return_sequences=7),
+], ids=range(4))  # fmt: skip
 def test_transforms_change_log_probabilities(llama, options: dict[str, Any]) -> None:
     compare(llama, ids(2, 7), **{"max_new_tokens": 8, **options})
 
 
-@pytest.mark.parametrize("batch, length, beams", [(1, 1, 2), (3, 16, 4), (5, 17, 2)])
+@pytest.mark.parametrize("batch, length, beams", [(1, 1, 2), (5, 17, 3)])
 def test_lengths_rows_and_widths(llama, batch: int, length: int, beams: int) -> None:
     compare(llama, ids(batch, length), max_new_tokens=5, num_beams=beams, eos_token_id=4)
 
 
 def test_growing_caches(llama, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Texts, origins and caches that grow twice stay what they were."""
+    """Texts, origins and caches that grow stay what they were."""
     monkeypatch.setattr(sample, "FIRST", 4)
-    grown = compare(llama, ids(2, 9), max_new_tokens=40, eos_token_id=None)
-    assert lengthen._cache_size() >= 2
-    whole = llama[1].generate(
-        ids(2, 9), max_new_tokens=40, eos_token_id=None, pad_token_id=1, num_beams=4, cache_implementation="static"
-    )
-    np.testing.assert_array_equal(grown, whole)
+    before = lengthen._cache_size()
+    compare(llama, ids(2, 9), max_new_tokens=20, eos_token_id=None)
+    assert lengthen._cache_size() == before + 1
 
 
 def test_no_program_is_compiled_twice_within_a_bucket(llama) -> None:
     """Other lengths, row counts, limits, penalties and rules of stopping run the programs that are there."""
     ours = llama[1]
-    ours.generate(ids(3, 18), max_new_tokens=12, num_beams=3, eos_token_id=5)
+    ours.generate(ids(3, 5), max_new_tokens=12, num_beams=4, eos_token_id=[5, 7])
     before = begin._cache_size(), write._cache_size()
-    ours.generate(ids(4, 31), max_new_tokens=9, num_beams=3, eos_token_id=6, length_penalty=-1.0, early_stopping=True)
-    ours.generate(ids(4, 29), max_new_tokens=14, num_beams=3, eos_token_id=8, early_stopping="never")
+    how = dict(num_beams=4, num_return_sequences=2)
+    ours.generate(ids(4, 16), max_new_tokens=9, eos_token_id=[6, 7], length_penalty=-1.0, early_stopping=True, **how)
+    ours.generate(ids(4, 13), max_new_tokens=14, eos_token_id=[8, 9], early_stopping="never", **how)
     assert (begin._cache_size(), write._cache_size()) == before
 
 
@@ -196,13 +195,13 @@ def test_sampling_is_a_function_of_the_key(llama) -> None:
     ours, how = llama[1], dict(num_beams=3, do_sample=True, max_new_tokens=6, eos_token_id=None, pad_token_id=1)
     one = ours.generate(ids(2, 6), key=jax.random.key(3), **how)
     np.testing.assert_array_equal(one, ours.generate(ids(2, 6), key=jax.random.key(3), **how))
-    more = np.concatenate([ids(2, 6), ids(3, 6, seed=1)])
+    more = np.concatenate([ids(2, 6), ids(1, 6, seed=1)])
     np.testing.assert_array_equal(one, ours.generate(more, key=jax.random.key(3), **how)[:2])
     assert (one != ours.generate(ids(2, 6), key=jax.random.key(4), **how)).any()
 
 
 def test_wrong_numbers(llama) -> None:
-    with pytest.raises(jf.ConfigError, match="num_return_sequences"):
+    with pytest.raises(ConfigError, match="num_return_sequences"):
         llama[1].generate(ids(1, 4), max_new_tokens=2, num_beams=2, num_return_sequences=3)
-    with pytest.raises(jf.ConfigError, match="streamer"):
+    with pytest.raises(ConfigError, match="streamer"):
         llama[1].generate(ids(1, 4), max_new_tokens=2, num_beams=2, streamer=object())

@@ -49,7 +49,7 @@ def random_beams(rng: np.random.RandomState, column: int) -> Beams:
     complete = np.sort(rng.rand(BATCH, WIDTH) < 0.6, axis=1)[:, ::-1]
     running = -np.sort(rng.rand(BATCH, WIDTH) * 4, axis=1)
     finished = np.where(complete, -np.sort(rng.rand(BATCH, WIDTH), axis=1), -1e9)
-    alive = rng.rand(BATCH) < 0.8
+    alive = (rng.rand(BATCH) < 0.7) | ~complete.all(axis=1)
     return Beams(texts(running), texts(finished), jnp.asarray(complete.copy()), jnp.asarray(alive), jnp.asarray(False))
 
 
