@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 EXAMPLES = """examples:
   jaxformers classify --model ./sentiment reviews.txt
@@ -81,7 +82,7 @@ def chosen_task(model: str, labels: bool) -> str:
     raise ValueError(f"{model} cannot classify by {what}; it has heads for {', '.join(tasks)}")
 
 
-def best_labels(result: object, top: int) -> list[dict]:
+def best_labels(result: Any, top: int) -> list[dict[str, Any]]:
     """The first labels of whatever form a task's results have."""
     if isinstance(result, dict) and "labels" in result:
         pairs = zip(result["labels"], result["scores"], strict=True)

@@ -71,7 +71,7 @@ class FillMask(Pipeline):
         for place, row in zip(places, scores, strict=True):
             order = np.argsort(-row, kind="stable")[:best]
             chosen = [(int(i if targets is None else targets[i]), float(row[i])) for i in order]
-            results.append([self.filled(ids, place, token, score, len(places) == 1) for token, score in chosen])
+            results.append([self.filled(ids, int(place), token, score, len(places) == 1) for token, score in chosen])
         return results[0] if len(results) == 1 else results
 
     def filled(self, ids: np.ndarray, place: int, token: int, score: float, only: bool) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class ImageFeatureExtraction(ImagePipeline):
     def prepare(self, item: Any, options: ImageFeatureOptions) -> list[Row]:
         return [self.row(self.load(item, options), **options.image_processor_kwargs)]
 
-    def forward(self, batch: dict[str, np.ndarray], options: ImageFeatureOptions) -> Mapping[str, Any]:
+    def forward(self, batch: dict[str, Any], options: ImageFeatureOptions) -> Mapping[str, Any]:
         out = self.model(**batch)
         name = "pooler_output" if options.pool else "last_hidden_state"
         if getattr(out, name, None) is None:

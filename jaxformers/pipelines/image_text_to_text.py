@@ -77,7 +77,7 @@ class ImageTextToText(WritingPipeline):
         # A prompt may hold several pictures, so they keep an axis of their own within the row.
         return [Row({k: v if k == "pixel_values" else v[0] for k, v in arrays.items()})]
 
-    def forward(self, batch: dict[str, np.ndarray], options: ImageTextOptions) -> Mapping[str, Any]:
+    def forward(self, batch: dict[str, Any], options: ImageTextOptions) -> Mapping[str, Any]:
         if "pixel_values" in batch:
             pixels = batch["pixel_values"]
             batch = {**batch, "pixel_values": pixels.reshape(-1, *pixels.shape[2:])}

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
 from jaxformers.core.errors import InputError
 from jaxformers.hub.model import Model
 from jaxformers.pipelines.progress import progress
@@ -45,6 +43,10 @@ class Pipeline:
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
     padded: ClassVar[tuple[str, ...]] = ()  # outputs that have one entry for each token
     sequence: ClassVar[type | tuple[type, ...]] = (list, tuple)  # what counts as several inputs
+    tokenizer: Any
+    image_processor: Any
+    feature_extractor: Any
+    processor: Any
 
     def __init__(
         self,
@@ -83,7 +85,7 @@ class Pipeline:
         """Turn the outputs of one input's rows into its result."""
         raise NotImplementedError
 
-    def forward(self, batch: dict[str, np.ndarray], options: Any) -> Mapping[str, Any]:
+    def forward(self, batch: dict[str, Any], options: Any) -> Mapping[str, Any]:
         """Run the model on a batch and pick the outputs that `finish` reads; each has the batch as first axis."""
         out = self.model(**batch)
         return {name: out[name] for name in self.outputs}

@@ -115,7 +115,7 @@ class SpeechRecognition(AudioPipeline, WritingPipeline):
         if not self.hears_frames and asked == "char":
             raise ValueError("return_timestamps is 'char'; Whisper takes True for phrases or 'word'")
 
-    def forward(self, batch: dict[str, np.ndarray], options: SpeechOptions) -> Mapping[str, Any]:
+    def forward(self, batch: dict[str, Any], options: SpeechOptions) -> Mapping[str, Any]:
         if self.hears_frames:
             return {"tokens": self.model(**batch).logits.argmax(-1)}
         chosen = self.generate_options(options)

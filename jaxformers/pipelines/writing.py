@@ -66,7 +66,7 @@ class WritingPipeline(Pipeline):
             chosen.setdefault("tokenizer", self.tokenizer)
         return chosen
 
-    def forward(self, batch: dict[str, np.ndarray], options: Any) -> Mapping[str, Any]:
+    def forward(self, batch: dict[str, Any], options: Any) -> Mapping[str, Any]:
         """New tokens of every row, [B,returns,N]."""
         written = self.model.generate(**batch, **self.generate_options(options))
         tokens = np.asarray(written if isinstance(written, (jax.Array, np.ndarray)) else written.sequences)
@@ -74,7 +74,7 @@ class WritingPipeline(Pipeline):
         tokens = tokens.reshape(rows, len(tokens) // rows, -1)
         return {"sequences": tokens[:, :, self.prompt_length(batch) :]}
 
-    def prompt_length(self, batch: Mapping[str, np.ndarray]) -> int:
+    def prompt_length(self, batch: Mapping[str, Any]) -> int:
         """How many tokens of what generate returns are the prompt's."""
         return batch["input_ids"].shape[1] if "input_ids" in batch else 0
 

@@ -40,7 +40,7 @@ class ZeroShotImageClassification(ImagePipeline):
             raise ValueError("zero-shot-image-classification needs candidate_labels, a list of names")
         return super().prepare(item, options)
 
-    def forward(self, batch: dict[str, np.ndarray], options: ZeroShotImageOptions) -> Mapping[str, Any]:
+    def forward(self, batch: dict[str, Any], options: ZeroShotImageOptions) -> Mapping[str, Any]:
         texts = [options.hypothesis_template.format(x) for x in label_list(options.candidate_labels)]
         usual: dict[str, Any] = {"padding": True}
         if self.sigmoids:  # trained on texts that are always filled up
