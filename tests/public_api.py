@@ -19,4 +19,7 @@ def use(folder: Path) -> None:
     assert_type(embedder.encode(["a text"], batch_size=8), np.ndarray)
     tokenizer = jf.AutoTokenizer.from_pretrained(str(folder))
     tokenizer(["a text"], padding=True)
+    pictures = jf.AutoImageProcessor.from_pretrained(folder)
+    pictures("cat.png", return_tensors="np")
+    pictures.save_pretrained(folder)
     jf.KeyMap({"embed": jf.Part("wte", in_out=True)})

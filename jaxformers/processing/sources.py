@@ -240,7 +240,7 @@ class WebOnly(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
 def opener(watch: Watch, limits: Limits) -> urllib.request.OpenerDirector:
     """What opens addresses: the web and the environment's proxies alone, so no redirect can reach a local file."""
     redirects = urllib.request.HTTPRedirectHandler()
-    redirects.max_redirections = limits.redirects
+    redirects.max_redirections = limits.redirects  # type: ignore[misc]
     director = urllib.request.OpenerDirector()
     for handler in (
         *(urllib.request.ProxyHandler(), WebOnly(watch), redirects),

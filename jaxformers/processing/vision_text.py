@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxformers.core.errors import ConfigError, InputError
+from jaxformers.processing.chat import choose_template
 from jaxformers.processing.features import BatchFeature
 from jaxformers.processing.images.load import flat_images
 from jaxformers.processing.images.options import INERT
@@ -145,11 +146,7 @@ class LlavaProcessor(VisionTextProcessor):
         if options.pop("return_assistant_tokens_mask", False):
             raise ValueError("return_assistant_tokens_mask is the tokenizer's alone: pictures move what it marks")
         conversations, batched = with_pictures(conversation)
-        own = self.chat_template if chat_template is None else chat_template
-        if own is None:
-            raise ValueError("this processor has no chat template: pass chat_template= or set processor.chat_template")
-        if isinstance(self.chat_template, Mapping):
-            own = self.chat_template.get(chat_template or "default", chat_template)
+        own = choose_template(self.chat_template, chat_template)
         texts = self.tokenizer.apply_chat_template(conversations, chat_template=own, tokenize=False, **options)
         if not tokenize:
             return texts if batched else texts[0]

@@ -160,6 +160,7 @@ def as_label(target: Target | None, tensor_type: str | None) -> BatchFeature:
     out = {}
     for name, value in target.items():
         array = np.asarray(value)
-        # An empty list of boxes keeps its dtype, which `to_array` cannot know of an empty list of ids.
-        out[name] = to_array(name, array, tensor_type).astype(array.dtype)
+        out[name] = to_array(name, array, tensor_type)
+        if array.size == 0 and array.dtype.kind == "f":  # `to_array` takes what is empty for ids
+            out[name] = out[name].astype(np.float32)
     return BatchFeature(out)

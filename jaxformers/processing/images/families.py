@@ -143,7 +143,7 @@ def processor_name(raw: Mapping[str, Any]) -> str | None:
 def build_processor(raw: Mapping[str, Any], model_type: str | None, **overrides: Any) -> ImageProcessor:
     """Build an image processor from the contents of its file. Raises ConfigError for one that is not here."""
     name = processor_name(raw) or BY_TYPE.get(model_type or "")
-    if name not in PROCESSORS:
+    if name is None or name not in PROCESSORS:
         found = f"{name!r}" if name else f"no processor's name, and the model type {model_type!r}"
         raise ConfigError(
             f"found {found}: there are image processors {', '.join(PROCESSORS)}, for {', '.join(BY_TYPE)}"

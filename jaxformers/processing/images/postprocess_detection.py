@@ -43,7 +43,7 @@ def softmax(x: np.ndarray) -> np.ndarray:
 
 def check_sizes(target_sizes: Any, batch: int) -> list[tuple[int, int]]:
     """The sizes as pairs of (height, width). Raises InputError when there is not one for each picture."""
-    sizes = [tuple(int(x) for x in size) for size in np.asarray(target_sizes).tolist()]
-    if len(sizes) != batch or any(len(size) != 2 for size in sizes):
+    sizes = np.asarray(target_sizes)
+    if sizes.shape != (batch, 2):
         raise InputError(f"target_sizes holds {len(sizes)} sizes for {batch} images: give (height, width) for each")
-    return sizes
+    return [(int(height), int(width)) for height, width in sizes]
