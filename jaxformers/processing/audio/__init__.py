@@ -1,0 +1,1 @@
+"""Sounds: reading files, and turning waves into what speech models take, with numpy."""
