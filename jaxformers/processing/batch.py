@@ -37,7 +37,7 @@ class BatchEncoding(UserDict):
         tensor_type: str | None = None,
     ):
         self._encodings = None if encodings is None else list(encodings)
-        super().__init__(data)
+        self.data = {} if data is None else dict(data)  # UserDict's own way costs as much as encoding a short text
         self.convert_to_tensors(tensor_type)
 
     @property

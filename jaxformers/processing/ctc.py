@@ -194,7 +194,7 @@ class Wav2Vec2CTCTokenizer(PythonTokenizer):
             "word_offsets": words if output_word_offsets else None,
         }
 
-    def vocabulary_files(self) -> dict[str, str]:
+    def vocabulary_files(self) -> dict[str, str | bytes]:
         """Return vocab.json with the letters of all languages."""
         file = self._backend.model.file  # type: ignore[attr-defined]
         return {"vocab.json": json.dumps(file, indent=2, sort_keys=True, ensure_ascii=False) + "\n"}

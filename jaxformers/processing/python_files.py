@@ -10,7 +10,6 @@ from tokenizers import AddedToken
 
 from jaxformers.processing import tokenizer_files as files
 from jaxformers.processing.padding import UNLIMITED
-from jaxformers.processing.python_backend import PythonBackend
 from jaxformers.processing.python_tokenizer import PythonTokenizer
 from jaxformers.processing.settings import Settings
 from jaxformers.processing.special_tokens import as_token
@@ -42,7 +41,7 @@ def load_python_tokenizer(
         options=options,
         name_or_path=str(path),
     )
-    return kind(PythonBackend(alphabet, first | declared), settings)
+    return kind(kind.backend_kind(alphabet, first | declared), settings)
 
 
 def _declared(folder: Path, options: Mapping[str, Any]) -> dict[int, AddedToken]:

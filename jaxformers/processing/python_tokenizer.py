@@ -26,6 +26,7 @@ class PythonTokenizer(Tokenizer):
     is_fast = False
     tokens: ClassVar[Mapping[str, Any]] = {}  # options when the files name none
     inputs: ClassVar[Sequence[str]] = ("input_ids", "attention_mask")
+    backend_kind: ClassVar[type[PythonBackend]] = PythonBackend
     _backend: PythonBackend
 
     @classmethod
@@ -98,8 +99,8 @@ class PythonTokenizer(Tokenizer):
         """Join tokens into text."""
         return self._backend.join(tokens)
 
-    def vocabulary_files(self) -> dict[str, str]:
-        """Return the texts of the files that hold the vocabulary, by name; an alphabet needs none."""
+    def vocabulary_files(self) -> dict[str, str | bytes]:
+        """Return the files that hold the vocabulary, by name; an alphabet needs none."""
         return {}
 
     def saved_options(self) -> dict[str, Any]:

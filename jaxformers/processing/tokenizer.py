@@ -55,7 +55,7 @@ class Tokenizer(SpecialTokens):
     def from_pretrained(cls, path: str | Path, **overrides: Any) -> Tokenizer:
         """Load a local folder or tokenizer.json; overrides replace keys of tokenizer_config.json.
 
-        Raises CheckpointError when there is no tokenizer.json or a file cannot be read.
+        Raises CheckpointError when the vocabulary is missing or a file cannot be read.
         """
         from jaxformers.processing.tokenizer_files import load_tokenizer
 
@@ -67,8 +67,8 @@ class Tokenizer(SpecialTokens):
 
         return save_tokenizer(self, Path(folder))
 
-    def vocabulary_files(self) -> dict[str, str]:
-        """Return the texts of the files that hold the vocabulary, by name."""
+    def vocabulary_files(self) -> dict[str, str | bytes]:
+        """Return the files that hold the vocabulary, by name."""
         return {"tokenizer.json": self.backend_json()}
 
     def saved_options(self) -> dict[str, Any]:
@@ -128,29 +128,25 @@ class Tokenizer(SpecialTokens):
     def _encode(self, text: Any, pair: Any, *, is_split_into_words: bool, **o: Any) -> BatchEncoding:
         rows, batched = self._rows(text, pair, is_split_into_words)
         lengths = resolve_lengths(self, o["padding"], o["truncation"], o["max_length"], o["pad_to_multiple_of"])
-        cut: dict[str, Any] = {
-            "max_length": lengths.max_length,
-            "stride": o["stride"],
-            "strategy": lengths.truncation,
-            "direction": side("truncation_side", self.truncation_side),
-        }
-        pad: dict[str, Any] = {
-            "length": lengths.max_length if lengths.padding == "max_length" else None,
-            "direction": side("padding_side", o["padding_side"] or self.padding_side),
-            "pad_id": self.pad_token_id,
-            "pad_token": self.pad_token,
-            "pad_type_id": self.pad_token_type_id,
-            "pad_to_multiple_of": o["pad_to_multiple_of"],
-        }
+        truncation_side = side("truncation_side", self.truncation_side)
+        padding_side = side("padding_side", o["padding_side"] or self.padding_side)
+        cut: dict[str, Any] = {}
+        pad: dict[str, Any] = {}
+        if lengths.truncation:
+            cut = {"max_length": lengths.max_length, "stride": o["stride"]}
+            cut |= {"strategy": lengths.truncation, "direction": truncation_side}
+        if lengths.padding:
+            pad = {"length": lengths.max_length if lengths.padding == "max_length" else None}
+            pad |= {"direction": padding_side, "pad_to_multiple_of": o["pad_to_multiple_of"]}
+            pad |= {"pad_id": self.pad_token_id, "pad_token": self.pad_token, "pad_type_id": self.pad_token_type_id}
         split = self.split_special_tokens if o["split_special_tokens"] is None else o["split_special_tokens"]
-        cut, pad = cut if lengths.truncation else {}, pad if lengths.padding else {}
         with self._configured(cut, pad, split) as backend:
             encodings = encode_rows(backend, rows, o["add_special_tokens"], is_split_into_words, cut)
         batch = collect(encodings, self.model_input_names, o)
         if o["max_length"] is None and o["verbose"]:
             self._warn_too_long(batch["input_ids"])
         if not batched and o["return_tensors"] is None and not o["return_overflowing_tokens"]:
-            data = {key: value[0] if isinstance(value[0], list) else value for key, value in batch.items()}
+            data = {key: value[0] if isinstance(value[0], list) else value for key, value in batch.data.items()}
             return BatchEncoding(data, batch.encodings)
         return batch.convert_to_tensors(o["return_tensors"])
 

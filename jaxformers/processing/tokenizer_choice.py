@@ -67,6 +67,8 @@ BY_MODEL_TYPE = {
         "FNet": "fnet",
         "Albert": "albert yoso",
         "Whisper": "whisper",
+        "Marian": "marian",
+        "Siglip": "siglip",
         "ByT5": "byt5",
         "Canine": "canine",
         "Wav2Vec2CTC": "data2vec-audio hubert unispeech unispeech-sat wav2vec2 wav2vec2-bert wav2vec2-conformer",

@@ -225,7 +225,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> tuple[str, ...]:
         texts[file] = template
     for file, text in texts.items():
         file.parent.mkdir(exist_ok=True)
-        file.write_text(text, encoding="utf-8", newline="")
+        file.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
     return tuple(map(str, texts))
 
 

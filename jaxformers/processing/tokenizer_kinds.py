@@ -7,7 +7,10 @@ from importlib import import_module
 from jaxformers.processing.tokenizer import Tokenizer
 
 # Name without "Tokenizer": its module in this folder. The classes import what loads them, so they are found late.
-MODULES = {"ByT5": "byt5", "Canine": "canine", "Wav2Vec2CTC": "ctc", "Whisper": "whisper_tokenizer"}
+MODULES = {"ByT5": "byt5", "Canine": "canine", "Wav2Vec2CTC": "ctc", "Whisper": "whisper_tokenizer"} | {
+    "Marian": "marian",
+    "Siglip": "siglip",
+}
 
 
 def kind_of(name: str) -> type[Tokenizer] | None:
