@@ -5,12 +5,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jax import lax
 
 from jaxformers.generation.seen import Seen
 from jaxformers.generation.transforms.arguments import Number, number, size
 from jaxformers.generation.transforms.threshold import fitting_key, next_key, ordinal
-from jaxformers.generation.transforms.vocabulary import best
+from jaxformers.generation.transforms.vocabulary import best, least_of_best
 
 BETWEEN = "a float > 0 and < 1"
 
@@ -59,7 +58,8 @@ class EpsilonCutoff:
 
     def __call__(self, scores: jax.Array, seen: Seen) -> jax.Array:
         gone = jax.nn.softmax(scores, axis=-1) < self.epsilon
-        return jnp.where(gone & below_best(scores, self.min_tokens_to_keep), -jnp.inf, scores)
+        gone &= scores < least_of_best(scores, self.min_tokens_to_keep)
+        return jnp.where(gone, -jnp.inf, scores)
 
 
 def epsilon_cutoff(epsilon: Number, min_tokens_to_keep: int = 1) -> EpsilonCutoff:
@@ -78,15 +78,11 @@ class EtaCutoff:
     def __call__(self, scores: jax.Array, seen: Seen) -> jax.Array:
         bound = jnp.minimum(self.epsilon, jnp.sqrt(self.epsilon) * jnp.exp(-entropy(scores)))
         gone = jax.nn.softmax(scores, axis=-1) < bound
-        return jnp.where(gone & below_best(scores, self.min_tokens_to_keep), -jnp.inf, scores)
+        gone &= scores < least_of_best(scores, self.min_tokens_to_keep)
+        return jnp.where(gone, -jnp.inf, scores)
 
 
 def eta_cutoff(epsilon: Number, min_tokens_to_keep: int = 1) -> EtaCutoff:
     """Drop tokens less likely than min(epsilon, sqrt(epsilon) * exp(-entropy)) (arXiv 2210.15191)."""
     epsilon = number("eta_cutoff", epsilon, between, BETWEEN)
     return EtaCutoff(epsilon, size("min_tokens_to_keep", min_tokens_to_keep))
-
-
-def below_best(scores: jax.Array, count: int) -> jax.Array:
-    """Whether a token scores less than the `count`-th best."""
-    return scores < lax.top_k(scores, min(count, scores.shape[-1]))[0][..., -1:]

@@ -63,7 +63,8 @@ class SynthIDWatermark:
         ngrams = hash64.accumulate(context, hash64.of_tokens(jnp.arange(scores.shape[-1])[None]))
 
         def fight(probabilities: jax.Array, key: jax.Array) -> tuple[jax.Array, None]:
-            values = g_value(ngrams, key, self.sampling_table).astype(probabilities.dtype)
+            # They are read twice; without the barrier XLA's CPU compiler looks each of them up twice, inside the sum.
+            values = lax.optimization_barrier(g_value(ngrams, key, self.sampling_table)).astype(probabilities.dtype)
             mass = jnp.sum(values * probabilities, axis=-1, keepdims=True)
             return probabilities * (1 + values - mass), None
 
@@ -75,7 +76,7 @@ class SynthIDWatermark:
 def g_value(ngrams: hash64.Pair, key: jax.Array, table: Array) -> jax.Array:
     """Whether n-grams win the round of one key, UInt8 of their shape."""
     hashed = hash64.accumulate(ngrams, hash64.Pair(key[0], key[1]))
-    return jnp.asarray(table)[hash64.modulo(hashed, table.shape[0])]
+    return jnp.asarray(table).at[hash64.modulo(hashed, table.shape[0])].get(mode="promise_in_bounds")
 
 
 def synthid_watermark(

@@ -10,7 +10,7 @@ from jax import lax
 from jaxformers.generation.seen import Seen
 from jaxformers.generation.transforms.arguments import Number, number, positive, size
 from jaxformers.generation.transforms.threshold import fitting_key, next_key, ordinal
-from jaxformers.generation.transforms.vocabulary import best, named_by_row
+from jaxformers.generation.transforms.vocabulary import best, least_of_best, named_by_row
 
 TOP_H_TOKENS = 100  # transformers looks at no more, as the paper advises
 
@@ -38,8 +38,7 @@ class TopK:
     top_k: int = struct.field(pytree_node=False)
 
     def __call__(self, scores: jax.Array, seen: Seen) -> jax.Array:
-        last = lax.top_k(scores, min(self.top_k, scores.shape[-1]))[0][..., -1:]
-        return jnp.where(scores < last, -jnp.inf, scores)
+        return jnp.where(scores < least_of_best(scores, self.top_k), -jnp.inf, scores)
 
 
 def top_k(top_k: int, min_tokens_to_keep: int = 1) -> TopK:

@@ -1,6 +1,6 @@
 """A transform and transformers' processor on the same tokens and scores."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from jaxformers.generation.seen import Seen
+from jaxformers.generation.transform import Chain, chain
 
 VOCABULARY = 37
 BUFFER = 24
@@ -48,6 +49,11 @@ def seen_of(tokens: np.ndarray, prompt: int, encoder: np.ndarray | None = None, 
 def run(transform: Any, scores: Any, seen: Seen) -> jax.Array:
     """The transform, compiled; its numbers are arguments, so that one program serves many."""
     return transform(jnp.asarray(scores), seen)
+
+
+def compiled(transforms: Iterable[Any]) -> Chain:
+    """A chain of which each transform is a program of its own, or every new chain would be compiled."""
+    return chain(*(lambda scores, seen, one=one: run(one, scores, seen) for one in transforms))
 
 
 def torched(processor: Any, scores: np.ndarray, tokens: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from transformers.generation import logits_process as theirs
 
 from jaxformers.generation import transforms as ours
 from jaxformers.generation.transform import chain
-from tests.generation.transforms.side_by_side import random_scores, random_tokens, run, same, seen_of, torched
+from tests.generation.transforms.side_by_side import compiled, random_scores, random_tokens, run, same, seen_of, torched
 
 # Pairs of a transform and its processor for a prompt of 4 tokens. None may have a bound that rounding can cross.
 PAIRS = {
@@ -28,16 +28,11 @@ FIXED = settings(max_examples=25, deadline=None, derandomize=True)
 SEEDS = st.integers(0, 10**6)
 
 
-def compiled(transform):
-    """Each transform is a program of its own, or every new chain would be compiled."""
-    return lambda scores, seen: run(transform, scores, seen)
-
-
 @FIXED
 @given(st.lists(st.sampled_from(sorted(PAIRS)), max_size=4), st.integers(4, 20), SEEDS)
 def test_chains_equal_transformers_in_any_order(names, length, seed):
     mine, yours = (
-        chain(*(compiled(PAIRS[name][0]) for name in names)),
+        compiled(PAIRS[name][0] for name in names),
         theirs.LogitsProcessorList(PAIRS[name][1] for name in names),
     )
     tokens, scores = random_tokens(2, length, seed), random_scores(2, seed)

@@ -18,6 +18,7 @@ from jaxformers.generation.config import GenerationConfig
 from jaxformers.generation.transform import Chain, Own, chain
 from tests.generation.transforms.side_by_side import (
     VOCABULARY,
+    compiled,
     random_scores,
     random_tokens,
     run,
@@ -149,7 +150,7 @@ def test_order_and_scores(name):
     assert bool(mine.transforms) == (name not in ("nothing", "neutral", "warps without sampling", "zero lengths"))
     for length in range(prompt, 12):  # SynthID in transformers counts its calls, so none may be left out
         scores = random_scores(ROWS, length)
-        got = run(mine, scores, seen_of(tokens[:, :length], prompt, encoder, junk=length))
+        got = compiled(mine.transforms)(scores, seen_of(tokens[:, :length], prompt, encoder, junk=length))
         same(got, torched(yours, scores, tokens[:, :length]), rtol=1e-5)
 
 

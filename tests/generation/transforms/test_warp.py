@@ -77,7 +77,7 @@ def test_numbers_do_not_recompile_and_map_over():
 
     scores, seen = jnp.asarray(random_scores(2)), seen_of(np.zeros((2, 4), int), 4)
     for value in (0.2, 0.5, 0.9):
-        for make in (ours.temperature, ours.top_p, ours.eta_cutoff):
+        for make in (ours.temperature, ours.min_p, ours.eta_cutoff):
             apply(make(value), scores, seen)
     assert len(traces) == 3
 

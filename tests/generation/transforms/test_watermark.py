@@ -62,7 +62,7 @@ def test_a_vocabulary_smaller_than_the_scores():
     same(got, torched(theirs.WatermarkLogitsProcessor(VOCABULARY, "cpu"), scores, tokens))
 
 
-def marked_text(transform, rows=3, length=60):
+def marked_text(transform, rows=3, length=48):
     """Drawn from a flat distribution, marked in a compiled loop."""
 
     @jax.jit
@@ -82,8 +82,8 @@ def marked_text(transform, rows=3, length=60):
 @pytest.mark.parametrize("settings", [SETTINGS[0], SETTINGS[3]])
 def test_detection(settings):
     transform = ours.watermark(VOCABULARY, **settings)
-    marked = np.concatenate([marked_text(transform), np.random.default_rng(0).integers(1, VOCABULARY, (2, 60))])
-    marked[0, 40:] = marked[0, :20]  # repeated n-grams
+    marked = np.concatenate([marked_text(transform), np.random.default_rng(0).integers(1, VOCABULARY, (2, 48))])
+    marked[0, 30:] = marked[0, :18]  # repeated n-grams
     whole = dict(greenlist_ratio=0.25, bias=2.0, hashing_key=15485863, seeding_scheme="lefthash", context_width=1)
     config = GPT2Config(vocab_size=VOCABULARY, bos_token_id=0)
     for once in (False, True):
