@@ -91,8 +91,12 @@ def _fairseq_order(pieces: Scored, extra: list[Any], options: Mapping[str, Any])
 _BERT_TOKENS = _names("[UNK]", "-", "-", "[PAD]", "[CLS]", "[SEP]", "[MASK]")
 _ROBERTA_TOKENS = _names("<unk>", "<s>", "</s>", "<pad>", "<s>", "</s>", "<mask>")
 _BERT = Recipe("WordPiece", {}, _BERT_TOKENS, pipelines.bert, pipelines.around_cls_sep, TYPED_INPUTS, adapt=_word_piece)
-_MPNET_FLAGS = {name: {"lstrip": name == "mask_token", "rstrip": False} for name in _ROBERTA_TOKENS}
-_WHISPER_FLAGS = dict.fromkeys(("bos_token", "eos_token", "unk_token"), {"normalized": False, "special": True})
+_MPNET_FLAGS: Mapping[str, Mapping[str, bool]] = {
+    name: {"lstrip": name == "mask_token", "rstrip": False} for name in _ROBERTA_TOKENS
+}
+_WHISPER_FLAGS: Mapping[str, Mapping[str, bool]] = dict.fromkeys(
+    ("bos_token", "eos_token", "unk_token"), {"normalized": False, "special": True}
+)
 _CLS_TOKENS = _names("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[CLS]", "[SEP]", "[MASK]")
 _GPT2 = Recipe("BPE", BYTE_BPE, _names(END, END, END, None), pipelines.byte_level)
 _LLAMA_MODEL = {"dropout": None, "unk_token": None, "fuse_unk": True, "byte_fallback": True, "ignore_merges": False}
