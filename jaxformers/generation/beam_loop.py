@@ -84,8 +84,10 @@ def read_on(model: Model, writer: Writer, search: Search) -> tuple[jax.Array, Se
     """Read the last token of every beam, in the cache of the beam that it goes on from."""
     order = newest(search.books.running.origins, search.frame.end - 1).reshape(-1)
     rows = jnp.concatenate([order + side * len(order) for side in range(writer.sides)])
-    search = search.replace(cache=reorder_rows(search.cache, rows))
-    logits, cache, records = follow(model, writer, search)
+    # Beams often keep their order, and a condition costs less than a copy of the cache.
+    moved = jnp.any(order != jnp.arange(len(order)))
+    cache = jax.lax.cond(moved, reorder_rows, lambda cache, rows: cache, search.cache, rows)
+    logits, cache, records = follow(model, writer, search.replace(cache=cache))
     return logits, search.replace(cache=cache), records
 
 
