@@ -26,6 +26,9 @@ MODES = {
     "prompt_lookup": "lookup:prompt_lookup",
 }
 
+# Models with a `generate` of their own, which calls the modes above for each window of its input.
+OWN = {("whisper", "SpeechSeq2Seq"): "whisper_generate:whisper_generate"}
+
 
 def generate(
     model: Model,
@@ -48,6 +51,12 @@ def generate(
     Returns Int [B,P+N], new tokens only for encoder-decoders and prompts of embeddings; an output with
     return_dict_in_generate=True. Raises ConfigError and ValueError.
     """
+    if (model.config.model_type, model.task) in OWN:
+        module, function = OWN[model.config.model_type, model.task].split(":")
+        own = getattr(importlib.import_module(f"jaxformers.generation.{module}"), function)
+        given = dict(logits_processor=logits_processor, stopping_criteria=stopping_criteria, tokenizer=tokenizer)
+        given |= dict(generation_config=generation_config, key=key, streamer=streamer)
+        return own(model, inputs, negative_prompt_ids=negative_prompt_ids, **given, **kwargs)
     request = read_request(
         model,
         inputs,
