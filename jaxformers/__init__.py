@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         shardings,
     )
     from jaxformers.generation.config import GenerationConfig
-    from jaxformers.generation.stream import TextIteratorStreamer, TextStreamer
+    from jaxformers.generation.streaming import TextIteratorStreamer, TextStreamer
     from jaxformers.generation.transform import chain
     from jaxformers.hub.auto import AutoBackbone, AutoConfig, AutoModel
     from jaxformers.hub.auto_feature_extractor import AutoFeatureExtractor
@@ -71,8 +71,8 @@ _HOME = {
     "make_mesh": "core.sharding",
     "shardings": "core.sharding",
     "GenerationConfig": "generation.config",
-    "TextIteratorStreamer": "generation.stream",
-    "TextStreamer": "generation.stream",
+    "TextIteratorStreamer": "generation.streaming",
+    "TextStreamer": "generation.streaming",
     "chain": "generation.transform",
     "AutoFeatureExtractor": "hub.auto_feature_extractor",
     "AutoImageProcessor": "hub.auto_image_processor",

@@ -106,7 +106,7 @@ def command(line: str, messages: list[dict[str, str]], options: argparse.Namespa
 
 def answer(model: Any, tokenizer: Any, messages: list[dict[str, str]], keywords: dict[str, Any]) -> str:
     """Print the answer while it is written, and return it; Ctrl-C keeps what was written so far."""
-    from jaxformers.generation.stream import stream_text
+    from jaxformers.generation.streaming import stream_text
     from jaxformers.pipelines.arguments import prompt_inputs
 
     prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)

@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> None:
     tokenizer = AutoTokenizer.from_pretrained(options.model)
     keywords = sampling_keywords(options)
     if len(prompts) == 1 and not options.json and (options.num_beams or 1) == 1:
-        from jaxformers.generation.stream import stream_text
+        from jaxformers.generation.streaming import stream_text
 
         if not answers and not options.no_prompt:
             print(prompts[0], end="", flush=True)

@@ -7,12 +7,13 @@ import importlib
 
 _HOME = {
     "GenerationConfig": "config",
-    "generate": "generate",
+    "DisjunctiveConstraint": "constraints",
+    "PhrasalConstraint": "constraints",
     "transition_scores": "scores",
-    "TextIteratorStreamer": "stream",
-    "TextStreamer": "stream",
-    "stream": "stream",
-    "stream_text": "stream",
+    "TextIteratorStreamer": "streaming",
+    "TextStreamer": "streaming",
+    "stream": "streaming",
+    "stream_text": "streaming",
     "chain": "transform",
     "Seen": "seen",
     "LogitsTransform": "transform",
