@@ -83,12 +83,12 @@ def test_any_text_and_any_option(name, both):
 def test_many_texts(name, both):
     ours, theirs = both(name)
 
-    @settings(FUZZ, max_examples=400)
+    @settings(FUZZ, max_examples=200)
     @given(TEXTS)
     def check(text):
-        expected = theirs(text, verbose=False)
-        assert_same_encoding(ours(text, verbose=False), expected)
-        assert_same_decoding(ours, theirs, expected["input_ids"])
+        expected = theirs(text, verbose=False, return_offsets_mapping=True)
+        assert plain(ours(text, verbose=False, return_offsets_mapping=True)) == plain(expected)
+        assert ours.decode(expected["input_ids"]) == theirs.decode(expected["input_ids"])
 
     check()
 
