@@ -161,14 +161,19 @@ def checked(request: Request, what: str) -> Request:
         raise ConfigError(f"{what} does not go together with guidance_scale; leave one of them out")
     if config.cache_implementation in ("static", "offloaded_static"):
         raise ConfigError(f"{what} goes with a dynamic cache; leave cache_implementation out")
+    refuse_turn(request, what)
+    refuse_recurrence(request.model, what)
+    return request.replace(writer=replace(request.writer, rings=False))
+
+
+def refuse_turn(request: Request, what: str) -> None:
+    """Raise ConfigError for a text that would have to be read anew on its way."""
     turn = turning_column(request)
     if turn is not None and turn < request.capacity:
         raise ConfigError(
             f"{what} cannot pass the length of {request.writer.reread} tokens, where this model's rotations change; "
             "set max_length to that"
         )
-    refuse_recurrence(request.model, what)
-    return request.replace(writer=replace(request.writer, rings=False))
 
 
 def refuse_recurrence(model: Model, what: str) -> None:
