@@ -156,7 +156,7 @@ class Transcription:
         if self.longest is not None and config.max_new_tokens is None:
             self.longest = min(self.longest + min(limit // 2 - 1, count), limit)
         return config.update(
-            max_length=self.longest,
+            max_length=self.longest if config.max_new_tokens is None else None,
             num_return_sequences=1,
             suppress_tokens=None,
             begin_suppress_tokens=None,

@@ -55,8 +55,10 @@ def review(request: Request, sequences: np.ndarray, heads: Heads, temperature: f
         scores, cache, logprobs, weights = judge(
             request.model,
             writer,
-            (scores, cache, seen.replace(end=seen.begin + at)),
+            scores,
+            cache,
             tokens[:, at : at + chunk],
+            seen.replace(end=seen.begin + at),
             request.transforms,
             jnp.float32(temperature),
             heads=heads,
@@ -76,23 +78,25 @@ def reread(model: Model, writer: Writer, prompt: Prompt, *, capacity: int) -> tu
     return scores, cache
 
 
-@partial(jax.jit, static_argnames=("writer", "heads", "normal"), donate_argnames=("before",))
+@partial(jax.jit, static_argnames=("writer", "heads", "normal"), donate_argnames=("cache",))
 def judge(
     model: Model,
     writer: Writer,
-    before: tuple[jax.Array, Cache, Seen],
+    ahead: jax.Array,
+    cache: Cache,
     tokens: jax.Array,
+    seen: Seen,
     transforms: LogitsTransform,
     temperature: jax.Array,
     *,
     heads: Heads,
     normal: bool,
 ) -> tuple[jax.Array, Cache, jax.Array, Any]:
-    """Read tokens [B,C]. normal: whether transforms see log-probabilities, as those of beams do.
+    """Read tokens [B,C]. ahead: scores [B,V] of the first of them.
 
+    normal: whether transforms see log-probabilities, as those of beams do.
     Returns the scores after the last one, the cache, log-probabilities [B,C] and weights [B,A,C,S] or None.
     """
-    ahead, cache, seen = before
     scores, cache, records = writer.step(model, tokens, cache)
     each = jnp.concatenate([ahead[:, None], scores[:, :-1]], axis=1)
 

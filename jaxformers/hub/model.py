@@ -180,6 +180,10 @@ class Model:
         """Write on from a prompt; see `jaxformers.generation.generate.generate` for the arguments."""
         return above("generation.generate").generate(self, inputs, **kwargs)
 
+    def detect_language(self, input_features: Any = None, **kwargs: Any) -> Any:
+        """Return the token of the language spoken in whisper's features [B,mels,frames], Int [B]."""
+        return above("generation.whisper_hearing").detect_language(self, input_features, **kwargs)
+
     @property
     def blueprint(self) -> Blueprint:
         """The family, task and key tables behind this model."""
