@@ -6,10 +6,11 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+import transformers
 
 import jaxformers as jf
 from jaxformers.core.errors import ConfigError
-from jaxformers.generation import drafting
+from jaxformers.generation import drafting, sample
 from jaxformers.generation.loop import draw
 from jaxformers.generation.rounds import Draft
 from jaxformers.generation.verify import speculative
@@ -37,8 +38,6 @@ def models(folders: dict[str, Path]) -> dict[str, jf.Model]:
 @pytest.fixture(scope="module")
 def theirs(folders: dict[str, Path]) -> dict[str, Any]:
     """transformers'."""
-    import transformers
-
     auto = {"t5": transformers.AutoModelForSeq2SeqLM}
     loaded = {n: auto.get(n, transformers.AutoModelForCausalLM).from_pretrained(f) for n, f in folders.items()}
     return {name: model.eval() for name, model in loaded.items()}
@@ -129,6 +128,31 @@ def test_assisted_sampling(models) -> None:
     )
     np.testing.assert_array_equal(a, b)
     assert a.shape[1] == PROMPT.shape[1] + NEW and not np.array_equal(a, c)
+
+
+def test_caches_grow(models, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens stay the same when the first cache is too short for the text, the assistant's as well."""
+    options = dict(max_new_tokens=30, eos_token_id=None)
+    want = models["llama"].generate(PROMPT, **options)
+    monkeypatch.setattr(sample, "FIRST", 4)
+    helped = dict(assistant_model=models["gpt2"], num_assistant_tokens=3, assistant_confidence_threshold=0.0)
+    np.testing.assert_array_equal(models["llama"].generate(PROMPT, **helped, **options), want)
+
+
+def test_states_that_cannot_go_back(tmp_path: Path) -> None:
+    """Windows keep all their tokens; recurrent models are refused."""
+    sizes = dict(vocab_size=60, hidden_size=16, num_hidden_layers=1, initializer_range=0.6)
+    heads = dict(num_attention_heads=2, num_key_value_heads=1, intermediate_size=16, sliding_window=6)
+    options = dict(max_new_tokens=NEW, eos_token_id=None)
+    for kind, more in (("Mistral", heads), ("Mamba", dict(state_size=4))):
+        config = getattr(transformers, f"{kind}Config")(**sizes, **more)
+        getattr(transformers, f"{kind}ForCausalLM")(config).save_pretrained(tmp_path / kind)
+    windows, recurrent = (jf.AutoModelForCausalLM.from_pretrained(tmp_path / kind) for kind in ("Mistral", "Mamba"))
+    drafted = windows.generate(PROMPT, prompt_lookup_num_tokens=3, **options)
+    np.testing.assert_array_equal(drafted, windows.generate(PROMPT, **options))
+    for model, helped in ((recurrent, dict(prompt_lookup_num_tokens=3)), (windows, dict(assistant_model=recurrent))):
+        with pytest.raises(ConfigError, match="recurrent states"):
+            model.generate(PROMPT, **helped, **options)
 
 
 @pytest.mark.parametrize("options, match", [
