@@ -6,15 +6,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 
 from jaxformers.core.errors import ConfigError
+from jaxformers.core.pytree import dataclass
 from jaxformers.generation.seen import Seen
 from jaxformers.generation.transforms.arguments import Array, Tokens, token_ids
 from jaxformers.generation.transforms.vocabulary import latest
 
 
-@struct.dataclass
+@dataclass
 class Endings:
     """Sequences of one length: what the last token's score gains once all others stand at the end."""
 
@@ -30,7 +30,7 @@ class Endings:
         return added.at[:, self.last].add(jnp.where(matches, self.bias, 0.0), mode="drop")
 
 
-@struct.dataclass
+@dataclass
 class SequenceBias:
     """Scores plus the biases of the sequences that the next token would complete. All tables are traced."""
 
@@ -43,7 +43,7 @@ class SequenceBias:
         return scores + added
 
 
-@struct.dataclass
+@dataclass
 class BadWords(SequenceBias):
     """Sequences that must not be completed."""
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jaxformers.core.pytree import dataclass
 from jaxformers.generation.seen import Seen
 from jaxformers.generation.transforms.arguments import Number, number, size
 from jaxformers.generation.transforms.threshold import fitting_key, next_key, ordinal
@@ -26,7 +27,7 @@ def entropy(scores: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(probabilities > 0, -probabilities * log_probabilities, 0), axis=-1, keepdims=True)
 
 
-@struct.dataclass
+@dataclass
 class Typical:
     """Only tokens whose surprise is closest to the expected one, up to `mass`."""
 
@@ -49,7 +50,7 @@ def typical(mass: Number = 0.9, min_tokens_to_keep: int = 1) -> Typical:
     return Typical(number("typical_p", mass, between, BETWEEN), size("min_tokens_to_keep", min_tokens_to_keep))
 
 
-@struct.dataclass
+@dataclass
 class EpsilonCutoff:
     """Without tokens less likely than `epsilon`."""
 
@@ -68,7 +69,7 @@ def epsilon_cutoff(epsilon: Number, min_tokens_to_keep: int = 1) -> EpsilonCutof
     return EpsilonCutoff(epsilon, size("min_tokens_to_keep", min_tokens_to_keep))
 
 
-@struct.dataclass
+@dataclass
 class EtaCutoff:
     """Without tokens less likely than a bound that falls with the entropy."""
 

@@ -2,12 +2,12 @@
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
+from jaxformers.core.pytree import dataclass
 from jaxformers.generation.seen import Seen
 
 
-@struct.dataclass
+@dataclass
 class RemoveInvalidValues:
     """0 for what is not a number, the extreme finite values for infinities."""
 
@@ -21,7 +21,7 @@ def remove_invalid_values() -> RemoveInvalidValues:
     return RemoveInvalidValues()
 
 
-@struct.dataclass
+@dataclass
 class RenormalizeLogits:
     """Log-probabilities that sum to one again after other transforms."""
 

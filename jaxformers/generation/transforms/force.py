@@ -2,8 +2,8 @@
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
+from jaxformers.core.pytree import dataclass
 from jaxformers.generation.seen import Seen
 from jaxformers.generation.transforms.arguments import Array, Tokens, Whole, some_token_ids, token_ids, whole
 from jaxformers.generation.transforms.vocabulary import named
@@ -14,7 +14,7 @@ def only(ids: Array, scores: jax.Array) -> jax.Array:
     return jnp.where(named(ids, scores.shape[-1]), jnp.zeros_like(scores), -jnp.inf)
 
 
-@struct.dataclass
+@dataclass
 class ForcedBos:
     """One token, and no other, after a prompt of one token."""
 
@@ -29,7 +29,7 @@ def forced_bos(bos_token_id: Tokens) -> ForcedBos:
     return ForcedBos(some_token_ids("bos_token_id", bos_token_id))
 
 
-@struct.dataclass
+@dataclass
 class ForcedEos:
     """An end as the last token that the length allows."""
 
@@ -45,7 +45,7 @@ def forced_eos(max_length: Whole, eos_token_id: Tokens) -> ForcedEos:
     return ForcedEos(whole("max_length", max_length, 0), some_token_ids("eos_token_id", eos_token_id))
 
 
-@struct.dataclass
+@dataclass
 class SuppressTokens:
     """Tokens that never come."""
 
@@ -60,7 +60,7 @@ def suppress_tokens(suppress_tokens: Tokens) -> SuppressTokens:
     return SuppressTokens(token_ids("suppress_tokens", suppress_tokens))
 
 
-@struct.dataclass
+@dataclass
 class SuppressTokensAtBegin:
     """Tokens that do not come at the beginning."""
 

@@ -2,9 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from jaxformers.core.errors import ConfigError
+from jaxformers.core.pytree import dataclass
 from jaxformers.generation.seen import Seen
 from jaxformers.generation.transforms.arguments import Number, number
 
@@ -24,7 +24,7 @@ def halves(scores: jax.Array, rows: int) -> tuple[jax.Array, jax.Array]:
     return scores[:rows], scores[rows:]
 
 
-@struct.dataclass
+@dataclass
 class ClassifierFreeGuidance:
     """Scores [2B,V], conditional rows first, to guided scores [B,V]."""
 
@@ -39,7 +39,7 @@ def classifier_free_guidance(guidance_scale: Number) -> ClassifierFreeGuidance:
     return ClassifierFreeGuidance(number("guidance_scale", guidance_scale, lambda s: s > 1, "greater than 1"))
 
 
-@struct.dataclass
+@dataclass
 class TextGuidance:
     """Scores [2B,V], conditional rows first, to guided log-probabilities [B,V]."""
 

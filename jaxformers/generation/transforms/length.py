@@ -5,9 +5,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from jaxformers.core.errors import ConfigError
+from jaxformers.core.pytree import dataclass
 from jaxformers.generation.seen import Seen
 from jaxformers.generation.transforms.arguments import (
     Array,
@@ -23,7 +23,7 @@ from jaxformers.generation.transforms.arguments import positive as above_zero
 from jaxformers.generation.transforms.vocabulary import named
 
 
-@struct.dataclass
+@dataclass
 class MinLength:
     """No end before so many tokens, prompt included."""
 
@@ -40,7 +40,7 @@ def min_length(min_length: Whole, eos_token_id: Tokens) -> MinLength:
     return MinLength(whole("min_length", min_length, 0), token_ids("eos_token_id", eos_token_id))
 
 
-@struct.dataclass
+@dataclass
 class MinNewTokens:
     """No end before so many new tokens."""
 
@@ -57,7 +57,7 @@ def min_new_tokens(min_new_tokens: Whole, eos_token_id: Tokens) -> MinNewTokens:
     return MinNewTokens(whole("min_new_tokens", min_new_tokens, 0), token_ids("eos_token_id", eos_token_id))
 
 
-@struct.dataclass
+@dataclass
 class ExponentialDecayLengthPenalty:
     """Ends gain `|score| * (factor ** n - 1)`, where n counts new tokens after the first `start`."""
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jaxformers.core.pytree import dataclass
 from jaxformers.generation.seen import Seen
 from jaxformers.generation.transforms.arguments import size
 from jaxformers.generation.transforms.repetition import encoder_of
@@ -23,7 +24,7 @@ def completions(tokens: jax.Array, real: jax.Array, prefix: jax.Array, vocabular
     return named_by_row(tokens[:, size - 1 :], follows, vocabulary)
 
 
-@struct.dataclass
+@dataclass
 class NoRepeatNGram:
     """No n-gram of this size twice."""
 
@@ -41,7 +42,7 @@ def no_repeat_ngram(ngram_size: int) -> NoRepeatNGram:
     return NoRepeatNGram(size("ngram_size", ngram_size))
 
 
-@struct.dataclass
+@dataclass
 class EncoderNoRepeatNGram:
     """No n-gram of this size that the encoder, or the prompt of a decoder, holds."""
 

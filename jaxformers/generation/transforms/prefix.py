@@ -10,13 +10,14 @@ import numpy as np
 from flax import struct
 
 from jaxformers.core.errors import ConfigError
+from jaxformers.core.pytree import dataclass
 from jaxformers.generation.seen import Seen
 from jaxformers.generation.transforms.arguments import Whole, size, whole
 
 Allowed = Callable[[int, np.ndarray], Sequence[int]]
 
 
-@struct.dataclass
+@dataclass
 class PrefixConstrained:
     """Only tokens that the function allows after what was written. Its identity is what jit compares."""
 

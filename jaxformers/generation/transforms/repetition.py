@@ -2,9 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from jaxformers.core.errors import ConfigError
+from jaxformers.core.pytree import dataclass
 from jaxformers.generation.seen import Seen
 from jaxformers.generation.transforms.arguments import Number, Whole, number, positive, whole
 from jaxformers.generation.transforms.vocabulary import for_rows, named_by_row
@@ -17,7 +17,7 @@ def penalized(scores: jax.Array, penalty: Number) -> jax.Array:
     return jnp.where(scores < 0, scores * penalty, scores / penalty)
 
 
-@struct.dataclass
+@dataclass
 class RepetitionPenalty:
     """A penalty on every token seen, except in the first `prompt_ignore_length` columns (for all rows or one each)."""
 
@@ -47,7 +47,7 @@ def repetition_penalty(penalty: Number, prompt_ignore_length: Whole | None = Non
     return RepetitionPenalty(penalty, ignored)
 
 
-@struct.dataclass
+@dataclass
 class EncoderRepetitionPenalty:
     """A reward for tokens that the encoder, or the prompt of a decoder, holds."""
 

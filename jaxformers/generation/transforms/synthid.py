@@ -9,6 +9,7 @@ from flax import struct
 from jax import lax
 
 from jaxformers.core.errors import ConfigError
+from jaxformers.core.pytree import dataclass
 from jaxformers.generation.seen import Seen
 from jaxformers.generation.transforms import hash64, torch_random
 from jaxformers.generation.transforms.arguments import Array, Whole, size, whole
@@ -16,7 +17,7 @@ from jaxformers.generation.transforms.arguments import Array, Whole, size, whole
 LARGEST_TABLE = 2**24
 
 
-@struct.dataclass
+@dataclass
 class SynthIDWatermark:
     """Log-probabilities after a tournament of as many rounds as there are keys.
 

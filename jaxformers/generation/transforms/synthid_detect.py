@@ -2,9 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax import lax
 
+from jaxformers.core.pytree import dataclass
 from jaxformers.generation.transforms import hash64
 from jaxformers.generation.transforms.arguments import Array, Whole
 from jaxformers.generation.transforms.synthid import SynthIDWatermark, g_value
@@ -70,7 +70,7 @@ def synthid_expected_mean(vocab_size: int, coinflip_prob: float = 0.5) -> float:
     return coinflip_prob + coinflip_prob * (1 - coinflip_prob) * (1 - 1 / vocab_size)
 
 
-@struct.dataclass
+@dataclass
 class SynthIDBayes:
     """What the trained Bayesian detector knows; transformers' BayesianDetectorModel holds the same."""
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import lax
 
+from jaxformers.core.pytree import dataclass
 from jaxformers.generation.seen import Seen
 from jaxformers.generation.transforms.arguments import Number, number, positive, size
 from jaxformers.generation.transforms.threshold import fitting_key, next_key, ordinal
@@ -15,7 +16,7 @@ from jaxformers.generation.transforms.vocabulary import best, least_of_best, nam
 TOP_H_TOKENS = 100  # transformers looks at no more, as the paper advises
 
 
-@struct.dataclass
+@dataclass
 class Temperature:
     """Scores divided by a temperature."""
 
@@ -31,7 +32,7 @@ def temperature(temperature: Number) -> Temperature:
     return Temperature(number("temperature", temperature, positive, expected))
 
 
-@struct.dataclass
+@dataclass
 class TopK:
     """Only the best `top_k` tokens, and those equal to the last of them."""
 
@@ -46,7 +47,7 @@ def top_k(top_k: int, min_tokens_to_keep: int = 1) -> TopK:
     return TopK(max(size("top_k", top_k), size("min_tokens_to_keep", min_tokens_to_keep)))
 
 
-@struct.dataclass
+@dataclass
 class TopP:
     """Without the least likely tokens that together weigh no more than `rest` = 1 - top_p."""
 
@@ -78,7 +79,7 @@ def top_p(top_p: Number, min_tokens_to_keep: int = 1) -> TopP:
     return TopP(1 - top_p, size("min_tokens_to_keep", min_tokens_to_keep))
 
 
-@struct.dataclass
+@dataclass
 class MinP:
     """Only tokens at least `min_p` times as likely as the best one."""
 
@@ -99,7 +100,7 @@ def min_p(min_p: Number, min_tokens_to_keep: int = 1) -> MinP:
     return MinP(min_p, size("min_tokens_to_keep", min_tokens_to_keep))
 
 
-@struct.dataclass
+@dataclass
 class TopH:
     """Only the best tokens whose entropy stays within `top_h` of that of the best hundred."""
 

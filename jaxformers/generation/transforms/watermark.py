@@ -4,7 +4,7 @@ Which part is drawn with torch's CPU generator, on the host, so a text marked he
 on a CPU and the other way round. (transformers on a GPU draws other numbers, and so other lists.)
 """
 
-from dataclasses import dataclass
+import dataclasses
 from functools import lru_cache, partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from flax import struct
 from jax import lax
 
 from jaxformers.core.errors import ConfigError
+from jaxformers.core.pytree import dataclass
 from jaxformers.generation.seen import Seen
 from jaxformers.generation.transforms import torch_random
 from jaxformers.generation.transforms.arguments import Number, number, size
@@ -24,7 +25,7 @@ TABLE_SIZE = 1_000_003  # the prime of the reference implementation
 CANDIDATES = 40  # how many of the best tokens `selfhash` tries
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Greenlists:
     """What decides which tokens are green after a context: hashable, the same for writing and detecting."""
 
@@ -77,7 +78,7 @@ def packed_green(lists: Greenlists, seed: int) -> np.ndarray:
     return np.packbits(green)
 
 
-@struct.dataclass
+@dataclass
 class Watermark:
     """A bias on the green tokens; a host callback draws them, in compiled loops as well."""
 

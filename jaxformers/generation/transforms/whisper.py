@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jaxformers.core.pytree import dataclass
 from jaxformers.generation.seen import Seen
 from jaxformers.generation.transforms.arguments import Whole, whole
 
 
-@struct.dataclass
+@dataclass
 class WhisperTimestamps:
     """Masks that make timestamps well formed: every segment opens and closes with one."""
 

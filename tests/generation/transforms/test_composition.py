@@ -40,6 +40,26 @@ def test_chains_equal_transformers_in_any_order(names, length, seed):
     same(got, torched(yours, scores, tokens), rtol=2e-6)
 
 
+def test_no_two_transforms_have_the_same_structure():
+    """jit finds programs by structure, and transforms with equal fields are common."""
+    made = [one for one, _ in PAIRS.values()]
+    made += [
+        ours.min_length(8, [2]),
+        ours.min_new_tokens(8, [2]),
+        ours.forced_eos(8, [2]),
+        ours.encoder_no_repeat_ngram(2),
+    ]
+    made += [
+        ours.top_k(2),
+        ours.encoder_repetition_penalty(1.2),
+        ours.remove_invalid_values(),
+        ours.sequence_bias({(3,): 1.0}),
+    ]
+    kinds = {type(one): jax.tree.structure(one) for one in made}
+    assert len(kinds) == 16
+    assert all(a != b for a in kinds.values() for b in kinds.values() if a is not b)
+
+
 EVERY = chain(*(one for name, (one, _) in PAIRS.items() if name != "renormalize"))
 
 
