@@ -166,9 +166,9 @@ def reread(
     return state, {"scores": after, "logits": scores, "records": records}
 
 
-@partial(jax.jit, static_argnames=("length",), donate_argnames=("state",))
+@partial(jax.jit, static_argnames=("length",))
 def lengthen(state: State, length: int) -> State:
-    """Room for `length` columns."""
+    """Room for `length` columns. Nothing is donated: longer arrays fit no old place."""
     tokens = state.seen.tokens
     tokens = jnp.pad(tokens, ((0, 0), (0, length - tokens.shape[1])))
     return state.replace(seen=state.seen.replace(tokens=tokens), cache=grow(state.cache, length))

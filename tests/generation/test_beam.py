@@ -19,10 +19,10 @@ from tests.generation.test_outputs import close, row_of
 from tests.hub import tiny
 from tests.parity import torch_side
 
-QUICK = ["MistralForCausalLM", "MambaForCausalLM", "T5ForConditionalGeneration", "WhisperForConditionalGeneration"]
+QUICK = ["MambaForCausalLM", "T5ForConditionalGeneration", "WhisperForConditionalGeneration"]
 SLOW = [
-    "LlamaForCausalLM", "GPT2LMHeadModel", "Qwen3ForCausalLM", "JambaForCausalLM", "BartForConditionalGeneration",
-    "MarianMTModel",
+    "LlamaForCausalLM", "MistralForCausalLM", "GPT2LMHeadModel", "Qwen3ForCausalLM", "JambaForCausalLM",
+    "BartForConditionalGeneration", "MarianMTModel",
 ]  # fmt: skip
 FAMILIES = [*QUICK, *(pytest.param(hf, marks=pytest.mark.slow) for hf in SLOW)]
 ASKED = dict(return_dict_in_generate=True, output_scores=True)
@@ -162,6 +162,7 @@ def test_criteria_of_the_caller(llama) -> None:
     np.testing.assert_array_equal(got, want.numpy())
 
 
+@pytest.mark.slow
 def test_time_ends_a_search(llama) -> None:
     """When time is over, what was written so far competes."""
     got = llama[1].generate(ids(2, 6), max_new_tokens=200, num_beams=2, max_time=1e-9, eos_token_id=None)
