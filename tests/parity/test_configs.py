@@ -47,8 +47,9 @@ def test_defaults(name: str) -> None:
         if key in GENERIC:
             continue
         assert hasattr(ours, key), f"{name} has no field {key} (transformers' default {value!r})"
-        if isinstance(value, dict) and value.get("model_type") not in {None, *MODEL_TYPES}:
-            value = None  # a nested type that we lack is not made up
+        nested = isinstance(value, dict) and value.get("model_type") not in {None, *MODEL_TYPES}
+        if nested and getattr(ours, key) is None:
+            continue  # a nested type that we lack is not made up
         assert same(plain(getattr(ours, key)), value), f"{name}.{key}: {getattr(ours, key)!r}, transformers {value!r}"
 
 
