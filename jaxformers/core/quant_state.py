@@ -4,8 +4,8 @@ from typing import Self
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
+from jaxformers.core.pytree import dataclass
 from jaxformers.core.state import KVCache
 
 LARGEST = 127
@@ -18,7 +18,7 @@ def quantize(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.round(x / jnp.where(scale > 0, scale, 1.0)).astype(jnp.int8), scale
 
 
-@struct.dataclass
+@dataclass
 class QuantCache:
     """A KVCache in int8: k [B,S,K,D], v [B,S,K,Dv], and scales [B,S,K,1] in float32."""
 

@@ -7,10 +7,11 @@ is registered with `ops.attention.attention` takes them. `core/rows.py` must kno
 
 import jax
 import jax.numpy as jnp
-from flax import struct
+
+from jaxformers.core.pytree import dataclass
 
 
-@struct.dataclass
+@dataclass
 class KVCache:
     """Keys and values of every slot: k [B,S,K,D], v [B,S,K,Dv]."""
 
@@ -35,7 +36,7 @@ class KVCache:
         return new, new.k, new.v, jnp.arange(self.k.shape[1])
 
 
-@struct.dataclass
+@dataclass
 class RingCache:
     """The last W keys and values, for attention within a window: k [B,W,K,D]. Slot s lives at s mod W."""
 
@@ -70,7 +71,7 @@ def far_when_empty(slots: jax.Array) -> jax.Array:
     return jnp.where(slots < 0, jnp.iinfo(jnp.int32).max, slots)
 
 
-@struct.dataclass
+@dataclass
 class CrossState:
     """Keys and values of the encoder's output, computed once: k, v [B,S,K,D]."""
 
@@ -84,7 +85,7 @@ class CrossState:
         return cls(empty, empty)
 
 
-@struct.dataclass
+@dataclass
 class SsmState:
     """A recurrent mixer's memory: the convolution's last inputs and the hidden state."""
 
@@ -92,7 +93,7 @@ class SsmState:
     hidden: jax.Array  # [B, ...], float32
 
 
-@struct.dataclass
+@dataclass
 class Cache:
     """What a decoder remembers between calls: a state for each layer, how many tokens came, and which were real."""
 
