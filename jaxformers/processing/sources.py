@@ -64,7 +64,8 @@ def shown(source: Any) -> str:
     if isinstance(source, bytes | bytearray | memoryview):
         return f"{len(source)} bytes"
     text = str(source)
-    return repr(text if len(text) <= SHOWN else text[:SHOWN] + "...")
+    half = SHOWN // 2  # a path's end names the file, and a data URL's beginning its kind
+    return repr(text if len(text) <= SHOWN else f"{text[:half]}...{text[-half:]}")
 
 
 def read_file(name: str) -> bytes:
