@@ -1,7 +1,6 @@
 """`jaxformers caption`: what a vision-language model says about pictures."""
 
 import argparse
-from pathlib import Path
 
 EXAMPLES = """examples:
   jaxformers caption --model ./llava cat.jpg
@@ -34,10 +33,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Load, look, write."""
-    absent = [name for name in options.picture if "://" not in name and not Path(name).is_file()]
-    if absent:
-        raise FileNotFoundError(2, "No such file or directory", absent[0])
-    from jaxformers.pipelines.arguments import loading_keywords, print_json, sampling_keywords
+    from jaxformers.pipelines.arguments import check_files, loading_keywords, print_json, sampling_keywords
+
+    check_files(options.picture)
     from jaxformers.pipelines.tasks import pipeline
 
     pipe = pipeline("image-to-text", options.model, **loading_keywords(options))

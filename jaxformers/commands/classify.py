@@ -1,7 +1,6 @@
 """`jaxformers classify`: labels for lines of text or for pictures."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 EXAMPLES = """examples:
@@ -36,7 +35,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Load, label, print."""
-    from jaxformers.pipelines.arguments import lines_of, loading_keywords, print_json
+    from jaxformers.pipelines.arguments import check_files, lines_of, loading_keywords, print_json
     from jaxformers.pipelines.tasks import pipeline
 
     if options.top < 1:
@@ -46,9 +45,7 @@ def run(options: argparse.Namespace) -> None:
     if texts and len(options.input) != 1:
         raise ValueError(f"{options.model} reads texts: name one file of lines, or - for stdin")
     if not texts:
-        absent = [name for name in options.input if "://" not in name and not Path(name).is_file()]
-        if absent:
-            raise FileNotFoundError(2, "No such file or directory", absent[0])
+        check_files(options.input)
     inputs = list(lines_of(options.input[0])) if texts else list(options.input)
     pipe = pipeline(task, options.model, **loading_keywords(options))
     given = {"candidate_labels": options.labels} if options.labels else {"top_k": options.top}

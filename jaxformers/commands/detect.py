@@ -34,13 +34,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Load, look, print and draw."""
-    several = len(options.picture) > 1
-    if several and options.out and not Path(options.out).is_dir():
-        raise ValueError(f"--out {options.out} is no folder; several pictures need one to write into")
-    absent = [name for name in options.picture if "://" not in name and not Path(name).is_file()]
-    if absent:
-        raise FileNotFoundError(2, "No such file or directory", absent[0])
-    from jaxformers.pipelines.arguments import loading_keywords, print_json
+    from jaxformers.pipelines.arguments import check_files, loading_keywords, print_json
+
+    check_files(options.picture, options.out)
     from jaxformers.pipelines.tasks import pipeline
     from jaxformers.processing.images.load import load_image
 

@@ -43,14 +43,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Load, listen, write."""
+    from jaxformers.pipelines.arguments import check_files, loading_keywords
+
     several = len(options.sound) > 1
-    if several and options.out and not Path(options.out).is_dir():
-        raise ValueError(f"--out {options.out} is no folder; several sounds need one to write into")
-    absent = [s for s in options.sound if s != "-" and "://" not in s and not Path(s).is_file()]
-    if absent:
-        raise FileNotFoundError(2, "No such file or directory", absent[0])
+    check_files(options.sound, options.out)
     form = options.format or form_of(options.out)
-    from jaxformers.pipelines.arguments import loading_keywords
     from jaxformers.pipelines.tasks import pipeline
 
     pipe: Any = pipeline("automatic-speech-recognition", options.model, **loading_keywords(options))

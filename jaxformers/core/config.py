@@ -231,6 +231,11 @@ def read_json(path: str | Path) -> dict[str, Any]:
     return raw
 
 
+def read_optional(file: Path) -> dict[str, Any]:
+    """The JSON object of a file, nothing if there is no such file. Raises ConfigError."""
+    return read_json(file) if file.is_file() else {}
+
+
 def decode_floats(value: Any) -> Any:
     """Read transformers' spelling of infinities and NaN: {"__float__": "Infinity"}."""
     if isinstance(value, Mapping):

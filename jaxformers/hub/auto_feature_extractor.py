@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from jaxformers.core.config import read_json
 from jaxformers.core.errors import CheckpointError
-from jaxformers.hub.download import resolve
+from jaxformers.hub.named import Named
 from jaxformers.processing.audio.feature_extractor import FILE, FeatureExtractor
 from jaxformers.processing.audio.wave_features import Wav2Vec2FeatureExtractor
 from jaxformers.processing.audio.whisper_features import WhisperFeatureExtractor
@@ -23,42 +22,19 @@ BY_TYPE = {"wav2vec2": Wav2Vec2FeatureExtractor, "whisper": WhisperFeatureExtrac
 BY_PROCESSOR = {"Wav2Vec2Processor": Wav2Vec2FeatureExtractor, "WhisperProcessor": WhisperFeatureExtractor}
 
 
-class AutoFeatureExtractor:
+class AutoFeatureExtractor(Named[FeatureExtractor]):
     """Loads the feature extractor of a whisper or wav2vec2 checkpoint."""
 
-    def __init__(self) -> NoReturn:
-        raise TypeError("AutoFeatureExtractor is not an object: call AutoFeatureExtractor.from_pretrained(source)")
+    files = FILES
 
-    @staticmethod
-    def from_pretrained(
-        source: str | os.PathLike,
-        *,
-        revision: str | None = None,
-        cache_dir: str | os.PathLike | None = None,
-        token: str | bool | None = None,
-        local_files_only: bool = False,
-        **overrides: Any,
-    ) -> FeatureExtractor:
-        """Load a folder, a preprocessor_config.json or a Hub id; overrides replace keys of the file.
+    @classmethod
+    def load(cls, path: Path, **overrides: Any) -> FeatureExtractor:
+        """Load from a local folder or preprocessor_config.json.
 
-        Raises CheckpointError when the source cannot be had, or names no feature extractor that is known here.
+        Raises CheckpointError when it names no feature extractor that is known here.
         """
-        path = resolve(
-            source,
-            revision=revision,
-            cache_dir=cache_dir,
-            token=token,
-            local_files_only=local_files_only,
-            patterns=FILES,
-            weights=False,
-        )
-        return load_feature_extractor(path, **overrides)
-
-
-def load_feature_extractor(path: Path, **overrides: Any) -> FeatureExtractor:
-    """Load a local folder or file. Raises CheckpointError as `AutoFeatureExtractor.from_pretrained` does."""
-    settings = read_settings(path)
-    return class_of(settings, path).from_dict(settings, **overrides)
+        settings = read_settings(path)
+        return class_of(settings, path).from_dict(settings, **overrides)
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jaxformers.core.config import read_json
+from jaxformers.core.config import read_json, read_optional
 from jaxformers.core.errors import CheckpointError, ConfigError
-from jaxformers.hub.download import resolve
+from jaxformers.hub.named import Named
 from jaxformers.processing.images.families import BY_TYPE, build_processor
 from jaxformers.processing.images.processor import FILE, ImageProcessor
 
@@ -18,37 +18,23 @@ FILES = (FILE, PROCESSOR_FILE, CONFIG)
 BACKENDS = (None, "pil")
 
 
-class AutoImageProcessor:
+class AutoImageProcessor(Named[ImageProcessor]):
     """Loads the image processor of any checkpoint that takes pictures."""
 
-    def __init__(self) -> NoReturn:
-        raise TypeError("AutoImageProcessor is not an object: call AutoImageProcessor.from_pretrained(source)")
+    files = FILES
 
-    @staticmethod
-    def from_pretrained(
-        source: str | os.PathLike,
-        *,
-        revision: str | None = None,
-        cache_dir: str | os.PathLike | None = None,
-        token: str | bool | None = None,
-        local_files_only: bool = False,
-        **overrides: Any,
-    ) -> ImageProcessor:
-        """Load a folder, a preprocessor_config.json or a Hub id; overrides replace options.
+    @classmethod
+    def load(cls, path: Path, **overrides: Any) -> ImageProcessor:
+        """Load from a local folder or preprocessor_config.json; overrides replace options.
 
-        Raises CheckpointError when the source cannot be had, and ConfigError when its processor is not here.
+        Raises CheckpointError and ConfigError.
         """
         check_backend(overrides)
-        path = resolve(
-            source,
-            revision=revision,
-            cache_dir=cache_dir,
-            token=token,
-            local_files_only=local_files_only,
-            patterns=FILES,
-            weights=False,
-        )
-        return load_image_processor(path, **overrides)
+        if path.is_file():
+            raw, folder = read_json(path), path.parent
+        else:
+            raw, folder = image_settings(path), path
+        return build_processor(raw, model_type(folder), **overrides)
 
 
 class AutoVideoProcessor:
@@ -76,15 +62,6 @@ def check_backend(overrides: dict[str, Any]) -> None:
         )
 
 
-def load_image_processor(path: Path, **overrides: Any) -> ImageProcessor:
-    """Load from a local folder or file. Raises CheckpointError and ConfigError."""
-    if path.is_file():
-        raw, folder = read_json(path), path.parent
-    else:
-        raw, folder = image_settings(path), path
-    return build_processor(raw, model_type(folder), **overrides)
-
-
 def image_settings(folder: Path) -> dict[str, Any]:
     """What a folder says of its image processor: in the processor's file, else in a file of its own."""
     if isinstance(nested := read_optional(folder / PROCESSOR_FILE).get("image_processor"), dict):
@@ -95,11 +72,6 @@ def image_settings(folder: Path) -> dict[str, Any]:
             "or its files are not all there"
         )
     return read_json(folder / FILE)
-
-
-def read_optional(file: Path) -> dict[str, Any]:
-    """The contents of a JSON file, nothing if there is none."""
-    return read_json(file) if file.is_file() else {}
 
 
 def model_type(folder: Path) -> str | None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import os
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from jaxformers.core.config import read_optional
 from jaxformers.core.errors import CheckpointError, ConfigError
-from jaxformers.hub.auto_image_processor import model_type, read_optional
+from jaxformers.hub.auto_image_processor import model_type
 from jaxformers.hub.auto_tokenizer import FILES as TOKENIZER_FILES
-from jaxformers.hub.download import resolve
+from jaxformers.hub.named import Named
 from jaxformers.processing.images.families import BY_TYPE as IMAGE_TYPES
 from jaxformers.processing.images.families import PROCESSORS as IMAGE_PROCESSORS
 from jaxformers.processing.images.families import processor_name
@@ -42,36 +42,18 @@ FILES = tuple(dict.fromkeys((FILE, PREPROCESSOR, *TOKENIZER_FILES)))
 IMAGE_OPTIONS = {field.name for field in fields(Options)}
 
 
-class AutoProcessor:
+class AutoProcessor(Named[Any]):
     """Loads all that stands between what a person has and a model's inputs."""
 
-    def __init__(self) -> NoReturn:
-        raise TypeError("AutoProcessor is not an object: call AutoProcessor.from_pretrained(source)")
+    files = FILES
 
-    @staticmethod
-    def from_pretrained(
-        source: str | os.PathLike,
-        *,
-        revision: str | None = None,
-        cache_dir: str | os.PathLike | None = None,
-        token: str | bool | None = None,
-        local_files_only: bool = False,
-        **overrides: Any,
-    ) -> Any:
-        """Load a folder or a Hub id: a processor, or the one part that a checkpoint of one kind of input has.
+    @classmethod
+    def load(cls, path: Path, **overrides: Any) -> Any:
+        """Load a processor from a local folder, or the one part that a checkpoint of one kind of input has.
 
-        Overrides go to the part that has an option of that name, else to the tokenizer. Raises CheckpointError when the
-        source cannot be had, and ConfigError when its processor is not here.
+        Overrides go to the part that has an option of that name, else to the tokenizer. Raises CheckpointError and
+        ConfigError.
         """
-        path = resolve(
-            source,
-            revision=revision,
-            cache_dir=cache_dir,
-            token=token,
-            local_files_only=local_files_only,
-            patterns=FILES,
-            weights=False,
-        )
         if not path.is_dir():
             raise CheckpointError(f"{path} is a file: AutoProcessor reads a folder, with the files of all parts")
         name = named_processor(path)
@@ -105,8 +87,8 @@ def has_images(kind: type[Processor]) -> bool:
     return "image_processor" in kind.parts
 
 
-def load_part(name: str, folder: Path, overrides: dict[str, Any]) -> Any:
-    """Load one part of a processor from a local folder."""
+def load_part(name: str, folder: str | Path, overrides: dict[str, Any]) -> Any:
+    """Load one part of a processor; overrides are those of its own from_pretrained."""
     module, auto = LOADERS[name]
     return getattr(importlib.import_module(module), auto).from_pretrained(folder, **overrides)
 

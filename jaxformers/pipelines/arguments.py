@@ -3,7 +3,8 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -51,6 +52,18 @@ def prompt_inputs(tokenizer: Any, prompt: str, **options: Any) -> dict[str, Any]
     if not encoded["input_ids"].shape[1]:
         raise ValueError("the prompt gives no tokens; write something")
     return {name: encoded[name] for name in ("input_ids", "attention_mask") if name in encoded}
+
+
+def check_files(names: Sequence[str], out: str | None = None) -> None:
+    """Raise FileNotFoundError for a name that is neither a file, a URL nor -, before anything is loaded.
+
+    Raises ValueError when several inputs are to be written and `out` is no folder.
+    """
+    if len(names) > 1 and out and not Path(out).is_dir():
+        raise ValueError(f"--out {out} is no folder; several inputs need one to write into")
+    for name in names:
+        if name != "-" and "://" not in name and not Path(name).is_file():
+            raise FileNotFoundError(2, "No such file or directory", name)
 
 
 def lines_of(source: str) -> Iterable[str]:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxformers.core.config import read_json
+from jaxformers.core.config import read_optional
 from jaxformers.core.errors import CheckpointError
 from jaxformers.hub.auto import AutoModel
 from jaxformers.hub.auto_tokenizer import AutoTokenizer
@@ -144,8 +144,3 @@ def longest_input(model: Model, tokenizer: Tokenizer, usual: int | None, asked: 
     if not 1 <= asked <= limit:
         raise ValueError(f"max_length is {asked}; this checkpoint takes 1 to {limit} tokens")
     return asked
-
-
-def read_optional(file: Path) -> dict[str, Any]:
-    """A JSON object, or nothing if the checkpoint does not have the file."""
-    return read_json(file) if file.exists() else {}

@@ -9,8 +9,8 @@ import numpy as np
 
 from jaxformers.pipelines.pipeline import Options, Pipeline
 from jaxformers.pipelines.rows import Row
-from jaxformers.pipelines.scores import softmax
 from jaxformers.pipelines.text_rows import text_row
+from jaxformers.processing.shares import softmax
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +44,10 @@ class FillMask(Pipeline):
 
     def target_ids(self, targets: str | tuple[str, ...] | list[str]) -> np.ndarray:
         """Ids of the words to choose from; a word that is no token counts by its first one, with a warning."""
-        vocabulary, found = self.tokenizer.get_vocab(), []
+        found = []
         for word in [targets] if isinstance(targets, str) else targets:
-            known = vocabulary.get(word)
-            if known is None:
+            known = self.tokenizer.convert_tokens_to_ids(word)
+            if known is None or (known == self.tokenizer.unk_token_id and word != self.tokenizer.unk_token):
                 ids = self.tokenizer(word, add_special_tokens=False, truncation=True, max_length=1)["input_ids"]
                 if not ids:
                     log.warning("the target %r gives no token and is left out", word)

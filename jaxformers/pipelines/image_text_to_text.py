@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxformers.pipelines.rows import Row
-from jaxformers.pipelines.text_generation import is_chat
-from jaxformers.pipelines.writing import WritingOptions, WritingPipeline, without_padding
+from jaxformers.pipelines.writing import WritingOptions, WritingPipeline, is_chat, prefilled, without_padding
 from jaxformers.processing.images.load import load_image
 
 
@@ -20,7 +19,6 @@ class ImageTextOptions(WritingOptions):
     return_tensors: bool | None = None
     clean_up_tokenization_spaces: bool | None = None
     skip_special_tokens: bool = True
-    stop_sequence: str | list[str] | None = None
     continue_final_message: bool | None = None
     timeout: float | None = None
     processor_kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -55,14 +53,14 @@ class ImageTextToText(WritingPipeline):
 
     def prepare(self, item: Any, options: ImageTextOptions) -> list[Row]:
         if is_chat(item):
-            prefilled = self.prefilled(item, options)
+            open_end = prefilled(item, options.continue_final_message)
             given = self.processor.apply_chat_template(
                 list(item),
                 tokenize=True,
                 return_dict=True,
                 return_tensors="np",
-                add_generation_prompt=not prefilled,
-                continue_final_message=prefilled,
+                add_generation_prompt=not open_end,
+                continue_final_message=open_end,
                 **options.processor_kwargs,
             )
         else:
@@ -82,19 +80,6 @@ class ImageTextToText(WritingPipeline):
             pixels = batch["pixel_values"]
             batch = {**batch, "pixel_values": pixels.reshape(-1, *pixels.shape[2:])}
         return super().forward({"input_ids": batch.pop("input_ids"), **batch}, options)
-
-    def generate_options(self, options: ImageTextOptions) -> dict[str, Any]:
-        chosen = super().generate_options(options)
-        if options.stop_sequence is not None:
-            one = isinstance(options.stop_sequence, str)
-            chosen |= {"stop_strings": [options.stop_sequence] if one else list(options.stop_sequence)}
-            chosen["tokenizer"] = self.tokenizer
-        return chosen
-
-    def prefilled(self, chat: Any, options: ImageTextOptions) -> bool:
-        """Whether the last message is to be continued, as one of the assistant's is by default."""
-        said = options.continue_final_message
-        return chat[-1]["role"] == "assistant" if said is None else said
 
     def finish(
         self, item: Any, rows: list[Row], outputs: list[dict[str, Any]], options: ImageTextOptions
@@ -121,7 +106,7 @@ class ImageTextToText(WritingPipeline):
         """The prompt with what was written, or the conversation with its new message."""
         if isinstance(asked, str):
             return asked + text
-        if not self.prefilled(asked, options):
+        if not prefilled(asked, options.continue_final_message):
             return [*asked, {"role": "assistant", "content": text}]
         last = asked[-1]
         if isinstance(last["content"], str):

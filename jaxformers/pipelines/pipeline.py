@@ -42,7 +42,6 @@ class Pipeline:
     options: ClassVar[type[Options]] = Options
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
     padded: ClassVar[tuple[str, ...]] = ()  # outputs that have one entry for each token
-    sequence: ClassVar[type | tuple[type, ...]] = (list, tuple)  # what counts as several inputs
     tokenizer: Any
     image_processor: Any
     feature_extractor: Any
@@ -89,6 +88,10 @@ class Pipeline:
         """Run the model on a batch and pick the outputs that `finish` reads; each has the batch as first axis."""
         out = self.model(**batch)
         return {name: out[name] for name in self.outputs}
+
+    def batch_options(self, options: Any, number: int) -> Any:
+        """Options of one batch; `number` is another for every batch of a call."""
+        return options
 
     def read_options(self, base: Any, given: Mapping[str, Any]) -> Any:
         """Merge keywords into options. Raises TypeError with the nearest name for one that is unknown."""
@@ -142,7 +145,7 @@ class Pipeline:
                     raise result.__cause__ or result
                 return result
             return result
-        if isinstance(inputs, self.sequence):
+        if isinstance(inputs, (list, tuple)):
             results = self.run(list(inputs), chosen, size or 8, show_progress)
             bad = next((r for r in results if isinstance(r, PipelineInputError)), None)
             if bad is not None and errors == "raise":
@@ -186,8 +189,8 @@ class Pipeline:
         order = batches_of(rows, size, padding)
         outputs = run_batches(
             rows,
-            list(progress(order, False, self.task)) if show is False else progress(order, show, self.task),  # type: ignore[arg-type]
-            lambda batch: self.forward(batch, options),
+            progress(order, show, self.task),
+            lambda batch, number: self.forward(batch, self.batch_options(options, start + number)),
             size,
             padding,
             self.padded,
@@ -195,6 +198,9 @@ class Pipeline:
         for i, (item, (a, b)) in enumerate(zip(items, spans, strict=True)):
             if results[i] is None:
                 try:
+                    failed = next((o for o in outputs[a:b] if isinstance(o, Exception)), None)
+                    if failed is not None:
+                        raise failed
                     results[i] = self.finish(item, rows[a:b], outputs[a:b], options)
                 except Exception as error:
                     results[i] = PipelineInputError(start + i, error)

@@ -8,8 +8,8 @@ import numpy as np
 
 from jaxformers.pipelines.pipeline import Options, Pipeline
 from jaxformers.pipelines.rows import Row
-from jaxformers.pipelines.scores import softmax
 from jaxformers.pipelines.text_rows import rows_of
+from jaxformers.processing.shares import softmax
 
 HIDDEN = -10000.0  # what transformers' pipeline puts where no answer may lie
 

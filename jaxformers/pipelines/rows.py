@@ -1,6 +1,6 @@
 """Rows and batches: what an input becomes for the model, and how rows of like shape are run together."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,14 +99,17 @@ def take_row(outputs: Mapping[str, Any], at: int, length: int, padded: Sequence[
 
 def run_batches(
     rows: Sequence[Row],
-    order: Sequence[Sequence[int]],
-    run: Callable[[dict[str, np.ndarray]], Mapping[str, Any]],
+    order: Iterable[Sequence[int]],
+    run: Callable[[dict[str, np.ndarray], int], Mapping[str, Any]],
     size: int,
     padding: Padding,
     padded: Sequence[str] = (),
-) -> list[dict[str, Any]]:
-    """Outputs of every row, on the host, in the order of `rows`; one batch ahead keeps the device busy."""
-    found: list[dict[str, Any]] = [{} for _ in rows]
+) -> list[Any]:
+    """Outputs of every row, on the host, in the order of `rows`; one batch ahead keeps the device busy.
+
+    Rows of a batch that fails are run one by one; a row that fails alone has its exception as output.
+    """
+    found: list[Any] = [None] * len(rows)
 
     def fetch(members: Sequence[int], outputs: Mapping[str, Any]) -> None:
         host = {k: v if isinstance(v, np.ndarray) else jax.tree.map(np.asarray, v) for k, v in outputs.items()}
@@ -115,7 +118,16 @@ def run_batches(
 
     waiting: tuple[Sequence[int], Mapping[str, Any]] | None = None
     for members in order:
-        outputs = run(collate([rows[i] for i in members], size, padding))
+        try:
+            outputs = run(collate([rows[i] for i in members], size, padding), members[0])
+        except Exception as error:
+            if len(members) == 1:
+                found[members[0]] = error
+            else:
+                alone = run_batches(rows, [[i] for i in members], run, size, padding, padded)
+                for i in members:
+                    found[i] = alone[i]
+            continue
         if waiting is not None:
             fetch(*waiting)
         waiting = (members, outputs)

@@ -5,18 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxformers.processing.shares import sigmoid, softmax
+
 FUNCTIONS = ("sigmoid", "softmax", "none")
-
-
-def softmax(scores: np.ndarray) -> np.ndarray:
-    """Probabilities over the last axis."""
-    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
-
-
-def sigmoid(scores: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-x))."""
-    return 1.0 / (1.0 + np.exp(-scores))
 
 
 def apply(function: str, scores: np.ndarray) -> np.ndarray:

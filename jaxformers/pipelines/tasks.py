@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxformers.hub.auto_processor import AutoProcessor, load_part
 from jaxformers.hub.download import resolve
 from jaxformers.hub.model import Model
 from jaxformers.hub.pretrained import load_config, load_pretrained
@@ -75,12 +76,6 @@ OF_HEAD = {
 }
 HUB = ("revision", "cache_dir", "token", "local_files_only")
 LOADING = ("dtype", "compute_dtype", "mesh", "rules", "scan")
-AUTO = {
-    "tokenizer": ("jaxformers.hub.auto_tokenizer", "AutoTokenizer"),
-    "image_processor": ("jaxformers.hub.auto_image_processor", "AutoImageProcessor"),
-    "feature_extractor": ("jaxformers.hub.auto_feature_extractor", "AutoFeatureExtractor"),
-    "processor": ("jaxformers.hub.auto_processor", "AutoProcessor"),
-}
 
 
 def task_class(task: str) -> tuple[type[Pipeline], dict[str, str]]:
@@ -123,10 +118,9 @@ def load_model(kind: type[Pipeline], source: str | Path, options: Mapping[str, A
     return load_pretrained(Model, source, task=own if own in heads else heads[0], **options)
 
 
-def load_part(name: str, source: str | Path, hub: Mapping[str, Any]) -> Any:
-    """Load a tokenizer, an image processor, a feature extractor or a processor."""
-    module, attribute = AUTO[name]
-    return getattr(importlib.import_module(module), attribute).from_pretrained(source, **hub)
+def load_own(name: str, source: str | Path, hub: Mapping[str, Any]) -> Any:
+    """Load a part, or the processor, which holds several."""
+    return AutoProcessor.from_pretrained(source, **hub) if name == "processor" else load_part(name, source, dict(hub))
 
 
 def pipeline(
@@ -173,10 +167,10 @@ def pipeline(
     }
     for name, part in given.items():
         if isinstance(part, (str, Path)):
-            given[name] = load_part(name, part, hub)
+            given[name] = load_own(name, part, hub)
         elif part is None and name in kind.parts and source is not None:
             if name == "processor" or getattr(given.get("processor"), name, None) is None:
-                given[name] = load_part(name, source, hub)
+                given[name] = load_own(name, source, hub)
     return kind(found, source=source, **given, **{**implied, **options})  # type: ignore[arg-type]
 
 

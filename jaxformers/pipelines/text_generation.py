@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxformers.pipelines.rows import Row
 from jaxformers.pipelines.text_rows import rows_of
-from jaxformers.pipelines.writing import WritingOptions, WritingPipeline, without_padding
+from jaxformers.pipelines.writing import WritingOptions, WritingPipeline, is_chat, prefilled, without_padding
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,6 @@ class GenerationOptions(WritingOptions):
     clean_up_tokenization_spaces: bool | None = None
     skip_special_tokens: bool = True
     prefix: str = ""
-    stop_sequence: str | list[str] | None = None
     add_special_tokens: bool | None = None
     truncation: bool | str | None = None
     handle_long_generation: str | None = None
@@ -51,11 +50,11 @@ class TextGeneration(WritingPipeline):
         chosen = {k: v for k, v in said.items() if v is not None} | dict(options.tokenizer_encode_kwargs)
         if is_chat(item):
             chosen.pop("add_special_tokens", None)
-            prefilled = self.prefilled(item, options)
+            open_end = prefilled(item, options.continue_final_message)
             encoded = self.tokenizer.apply_chat_template(
                 [list(item)],
-                add_generation_prompt=not prefilled,
-                continue_final_message=prefilled,
+                add_generation_prompt=not open_end,
+                continue_final_message=open_end,
                 return_dict=True,
                 tools=options.tools,
                 documents=options.documents,
@@ -70,11 +69,6 @@ class TextGeneration(WritingPipeline):
             raise ValueError("the prompt gives no tokens; pass add_special_tokens=True or a longer prompt")
         return [row if options.handle_long_generation is None else self.cut(row, options)]
 
-    def prefilled(self, chat: Any, options: GenerationOptions) -> bool:
-        """Whether the last message is to be continued, as one of the assistant's is by default."""
-        said = options.continue_final_message
-        return chat[-1]["role"] == "assistant" if said is None else said
-
     def cut(self, row: Row, options: GenerationOptions) -> Row:
         """Cut a prompt on the left so that what will be written fits the model."""
         chosen = self.generate_options(options)
@@ -88,14 +82,6 @@ class TextGeneration(WritingPipeline):
         if keep <= 0:
             raise ValueError(f"{new} new tokens leave no room for a prompt in {self.padding.longest}")
         return Row({k: v[-keep:] for k, v in row.inputs.items()}, row.note)
-
-    def generate_options(self, options: GenerationOptions) -> dict[str, Any]:
-        chosen = super().generate_options(options)
-        if options.stop_sequence is not None:
-            one = isinstance(options.stop_sequence, str)
-            chosen["stop_strings"] = [options.stop_sequence] if one else list(options.stop_sequence)
-            chosen.setdefault("tokenizer", self.tokenizer)
-        return chosen
 
     def finish(
         self, item: Any, rows: list[Row], outputs: list[dict[str, Any]], options: GenerationOptions
@@ -120,11 +106,6 @@ class TextGeneration(WritingPipeline):
         """The prompt with what was written, or the conversation with its new message."""
         if isinstance(item, str):
             return item + text
-        if self.prefilled(item, options):
+        if prefilled(item, options.continue_final_message):
             return [*item[:-1], {**item[-1], "content": item[-1]["content"] + text}]
         return [*item, {"role": "assistant", "content": text}]
-
-
-def is_chat(item: Any) -> bool:
-    """Whether this is one conversation."""
-    return isinstance(item, (list, tuple)) and len(item) > 0 and isinstance(item[0], Mapping) and "role" in item[0]

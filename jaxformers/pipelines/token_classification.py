@@ -9,8 +9,9 @@ import numpy as np
 from jaxformers.pipelines.entities import STRATEGIES, Token, group, joined, without_overlaps
 from jaxformers.pipelines.pipeline import Options, Pipeline
 from jaxformers.pipelines.rows import Row
-from jaxformers.pipelines.scores import names, softmax
+from jaxformers.pipelines.scores import names
 from jaxformers.pipelines.text_rows import rows_of
+from jaxformers.processing.shares import softmax
 
 
 @dataclass(frozen=True)

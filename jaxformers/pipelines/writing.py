@@ -19,6 +19,7 @@ class WritingOptions(Options):
     """generate_kwargs: what goes to `model.generate`; any keyword that is no option of the task is added to it."""
 
     generate_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    stop_sequence: str | list[str] | None = None
 
 
 class WritingPipeline(Pipeline):
@@ -48,6 +49,9 @@ class WritingPipeline(Pipeline):
     def generate_options(self, options: Any) -> dict[str, Any]:
         """Keywords for generate: the call's, and the task's usual ones where neither call nor checkpoint says more."""
         chosen = dict(options.generate_kwargs)
+        if options.stop_sequence is not None:
+            one = isinstance(options.stop_sequence, str)
+            chosen["stop_strings"] = [options.stop_sequence] if one else list(options.stop_sequence)
         configs = [c for c in (self.model.generation_config, chosen.get("generation_config")) if c is not None]
 
         def said(name: str) -> Any:
@@ -66,6 +70,14 @@ class WritingPipeline(Pipeline):
             chosen.setdefault("tokenizer", self.tokenizer)
         return chosen
 
+    def batch_options(self, options: Any, number: int) -> Any:
+        """A key that the caller gave draws anew for every batch."""
+        key = options.generate_kwargs.get("key")
+        if key is None:
+            return options
+        own = {**options.generate_kwargs, "key": jax.random.fold_in(key, number)}
+        return replace(options, generate_kwargs=own)
+
     def forward(self, batch: dict[str, Any], options: Any) -> Mapping[str, Any]:
         """New tokens of every row, [B,returns,N]."""
         written = self.model.generate(**batch, **self.generate_options(options))
@@ -77,6 +89,16 @@ class WritingPipeline(Pipeline):
     def prompt_length(self, batch: Mapping[str, Any]) -> int:
         """How many tokens of what generate returns are the prompt's."""
         return batch["input_ids"].shape[1] if "input_ids" in batch else 0
+
+
+def is_chat(item: Any) -> bool:
+    """Whether this is one conversation."""
+    return isinstance(item, (list, tuple)) and len(item) > 0 and isinstance(item[0], Mapping) and "role" in item[0]
+
+
+def prefilled(chat: Any, said: bool | None) -> bool:
+    """Whether the last message is to be continued, as one of the assistant's is unless the caller said otherwise."""
+    return chat[-1]["role"] == "assistant" if said is None else said
 
 
 def without_padding(tokens: np.ndarray, pad: int | None, end: Any) -> list[int]:

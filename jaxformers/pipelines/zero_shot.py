@@ -8,8 +8,8 @@ import numpy as np
 
 from jaxformers.pipelines.pipeline import Options, Pipeline
 from jaxformers.pipelines.rows import Row
-from jaxformers.pipelines.scores import softmax
 from jaxformers.pipelines.text_rows import text_row
+from jaxformers.processing.shares import softmax
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from jaxformers.pipelines.image_rows import ImageOptions, ImagePipeline
 from jaxformers.pipelines.rows import Row
-from jaxformers.pipelines.scores import sigmoid, softmax
 from jaxformers.pipelines.zero_shot import label_list
+from jaxformers.processing.shares import sigmoid, softmax
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import transformers
@@ -209,6 +210,31 @@ def test_one_bad_input_fails_alone(folders: dict[str, Path]) -> None:
     assert pipe("the " * 200, truncation=True)
     with pytest.raises(TypeError, match="did you mean top_k"):
         pipe(TEXTS[0], topk=2)
+
+
+def test_a_row_that_the_model_refuses_fails_alone(folders: dict[str, Path]) -> None:
+    """What only the model finds out does not take its batch down either."""
+    pipe = jf.pipeline("text-classification", folders["classify"])
+    good, forward = pipe(TEXTS), pipe.forward
+    bad = int(pipe.prepare(TEXTS[3], pipe.defaults)[0].inputs["input_ids"][1])
+
+    def fussy(batch, options):
+        if (batch["input_ids"][:, 1] == bad).any():
+            raise ValueError("too fussy")
+        return forward(batch, options)
+
+    pipe.forward = fussy
+    results = pipe(TEXTS, errors="return")
+    close(results[:3], good[:3])
+    assert isinstance(results[3], PipelineInputError) and "input 3: too fussy" in str(results[3])
+
+
+def test_a_key_draws_anew_for_every_batch(folders: dict[str, Path]) -> None:
+    pipe = jf.pipeline("text-generation", folders["llama"])
+    options = dict(max_new_tokens=8, temperature=2.0, batch_size=1, return_full_text=False)
+    texts = [r[0]["generated_text"] for r in pipe(["The cat"] * 3, key=jax.random.key(0), **options)]
+    assert len(set(texts)) == 3
+    assert texts == [r[0]["generated_text"] for r in pipe(["The cat"] * 3, key=jax.random.key(0), **options)]
 
 
 def test_streams_and_buckets(folders: dict[str, Path]) -> None:

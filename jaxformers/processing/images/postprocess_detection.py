@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxformers.core.errors import InputError
+from jaxformers.processing.shares import softmax
 
 
 def post_process_object_detection(
@@ -33,12 +34,6 @@ def best_classes(logits: Any) -> tuple[np.ndarray, np.ndarray]:
     """The score and number of each query's best class [B,Q], "no object" not counted."""
     shares = softmax(np.asarray(logits, np.float32))[..., :-1]
     return shares.max(-1), shares.argmax(-1)
-
-
-def softmax(x: np.ndarray) -> np.ndarray:
-    """Shares along the last axis."""
-    powers = np.exp(x - x.max(-1, keepdims=True))
-    return powers / powers.sum(-1, keepdims=True)
 
 
 def check_sizes(target_sizes: Any, batch: int) -> list[tuple[int, int]]:

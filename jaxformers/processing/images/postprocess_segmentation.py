@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from jaxformers.processing.features import BatchFeature
-from jaxformers.processing.images.postprocess_detection import check_sizes, softmax
+from jaxformers.processing.images.postprocess_detection import check_sizes
+from jaxformers.processing.shares import sigmoid, softmax
 
 Sizes = Sequence[tuple[int, int]] | None
 NOTHING = -1  # every pixel of a picture in which no segment was found
@@ -136,12 +137,6 @@ def run_lengths(segmentation: np.ndarray) -> list[list[int]]:
         runs[1::2] -= runs[::2]
         out.append(runs.tolist())
     return out
-
-
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    """The logistic function, without overflow for either sign."""
-    small = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1 / (1 + small), small / (1 + small)).astype(x.dtype)
 
 
 def resize_bilinear(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
