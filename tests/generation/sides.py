@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from transformers import DynamicCache, EncoderDecoderCache
 from transformers.generation import GenerationMixin
 
 import jaxformers as jf
@@ -26,6 +27,9 @@ def both(row: Row, folder: Path, **kwargs: Any) -> tuple[Any, jf.Model]:
 def their_generate(model: Any, inputs: dict[str, Any], **options: Any) -> Any:
     """transformers' own generate of every type, without what whisper's class adds."""
     given = {k: torch.tensor(v) if isinstance(v, np.ndarray) else v for k, v in inputs.items()}
+    if model.config.is_encoder_decoder and model.config.model_type == "t5":
+        # The cache that generate would make has one layer for each of the encoder's, however many the decoder has.
+        given["past_key_values"] = EncoderDecoderCache(DynamicCache(), DynamicCache())
     with torch.no_grad():
         return GenerationMixin.generate(model, **given, **options)
 
