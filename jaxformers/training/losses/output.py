@@ -1,0 +1,36 @@
+"""LossOutput: sums and the weight they are divided by, so that parts of a batch add up to the whole."""
+
+from collections.abc import Callable
+
+import jax
+from flax import struct
+
+from jaxformers.hub.model import Model
+
+Batch = dict[str, jax.Array]
+
+
+@struct.dataclass
+class LossOutput:
+    """A loss as sums over what counts (tokens, examples, boxes); the loss itself is total / weight.
+
+    metrics: further sums, divided by `weight` like `total`.
+    """
+
+    total: jax.Array  # Float[]
+    weight: jax.Array  # Float[]
+    metrics: dict[str, jax.Array] = struct.field(default_factory=dict)
+
+    @property
+    def loss(self) -> jax.Array:
+        """The mean over what counts, as transformers' `model(...).loss`; 0 / 0 where nothing counts."""
+        return self.total / self.weight
+
+    def __add__(self, other: "LossOutput") -> "LossOutput":
+        names = {**self.metrics, **other.metrics}
+        metrics = {n: self.metrics.get(n, 0.0) + other.metrics.get(n, 0.0) for n in names}
+        return LossOutput(self.total + other.total, self.weight + other.weight, metrics)
+
+
+# loss(model, batch, key): a key is for dropout, None is evaluation (train=False).
+Loss = Callable[[Model, Batch, jax.Array | None], LossOutput]
