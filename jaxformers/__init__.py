@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from jaxformers.models import register
     from jaxformers.pipelines.embed import Embedder
     from jaxformers.pipelines.tasks import pipeline
+    from jaxformers.training.data.device import to_device
+    from jaxformers.training.data.loader import DataLoader
 
     # Generated in hub.auto from its table of tasks; a checker needs to read their names.
     AutoModelForAudioClassification = AutoModel
@@ -84,6 +86,8 @@ _HOME = {
     "register": "models",
     "Embedder": "pipelines.embed",
     "pipeline": "pipelines.tasks",
+    "to_device": "training.data.device",
+    "DataLoader": "training.data.loader",
     **dict.fromkeys(("AutoBackbone", "AutoConfig", "AutoModel"), "hub.auto"),
 }
 

@@ -31,3 +31,7 @@ class MissingExtra(JaxformersError, ImportError):
 
 class InputError(JaxformersError, ValueError):
     """A picture, a sound or a text given to a processor cannot be had, or is not what it should be."""
+
+
+class DataError(JaxformersError, ValueError):
+    """A row of a data set cannot be read, or is not what the training needs."""

@@ -1,0 +1,54 @@
+"""Prefetch: a thread that makes the next batches while the device computes, a few ahead and no more."""
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+_END = object()
+
+
+class Prefetch(Iterator):
+    """Iterates `items` on a thread, at most `depth` ahead. What the thread raises is raised here, in its turn."""
+
+    def __init__(self, items: Iterable, depth: int) -> None:
+        self.ready: queue.Queue[Any] = queue.Queue(depth)
+        self.stopped = threading.Event()
+        self.thread = threading.Thread(target=self.work, args=(items,), name="jaxformers-prefetch", daemon=True)
+        self.thread.start()
+
+    def work(self, items: Iterable) -> None:
+        """What the thread does."""
+        try:
+            for item in items:
+                if not self.put((item, None)):
+                    return
+            self.put((_END, None))
+        except BaseException as error:  # it belongs to whoever asks for the next item
+            self.put((_END, error))
+
+    def put(self, item: Any) -> bool:
+        """Wait for room; False once nobody will ask any more."""
+        while not self.stopped.is_set():
+            try:
+                self.ready.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def __next__(self) -> Any:
+        if self.stopped.is_set():
+            raise StopIteration
+        item, error = self.ready.get()
+        if item is not _END:
+            return item
+        self.stopped.set()
+        if error is not None:
+            raise error
+        raise StopIteration
+
+    def close(self) -> None:
+        """Stop the thread and wait for it; what it had made is dropped."""
+        self.stopped.set()
+        self.thread.join()
