@@ -8,18 +8,10 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from jaxformers.core.config import Config
     from jaxformers.core.keymap import KeyMap, Part
-    from jaxformers.core.sharding import (
-        DATA,
-        EXPERT,
-        FSDP,
-        FSDP_TENSOR,
-        REPLICATED,
-        TENSOR,
-        make_mesh,
-        shardings,
-    )
+    from jaxformers.core.mesh import make_mesh
+    from jaxformers.core.sharding import DATA, EXPERT, FSDP, FSDP_TENSOR, REPLICATED, SEQUENCE, TENSOR
     from jaxformers.generation.config import GenerationConfig
-    from jaxformers.generation.streaming import TextIteratorStreamer, TextStreamer
+    from jaxformers.generation.streaming import AsyncTextIteratorStreamer, TextIteratorStreamer, TextStreamer
     from jaxformers.generation.transform import chain
     from jaxformers.hub.auto import AutoBackbone, AutoConfig, AutoModel
     from jaxformers.hub.auto_feature_extractor import AutoFeatureExtractor
@@ -28,6 +20,7 @@ if TYPE_CHECKING:
     from jaxformers.hub.auto_tokenizer import AutoTokenizer
     from jaxformers.hub.layout import restack
     from jaxformers.hub.model import Model
+    from jaxformers.hub.shardings import shardings
     from jaxformers.models import register
     from jaxformers.pipelines.embed import Embedder
     from jaxformers.pipelines.tasks import pipeline
@@ -69,10 +62,11 @@ _HOME = {
     "FSDP": "core.sharding",
     "FSDP_TENSOR": "core.sharding",
     "REPLICATED": "core.sharding",
+    "SEQUENCE": "core.sharding",
     "TENSOR": "core.sharding",
-    "make_mesh": "core.sharding",
-    "shardings": "core.sharding",
+    "make_mesh": "core.mesh",
     "GenerationConfig": "generation.config",
+    "AsyncTextIteratorStreamer": "generation.streaming",
     "TextIteratorStreamer": "generation.streaming",
     "TextStreamer": "generation.streaming",
     "chain": "generation.transform",
@@ -83,6 +77,7 @@ _HOME = {
     "AutoTokenizer": "hub.auto_tokenizer",
     "restack": "hub.layout",
     "Model": "hub.model",
+    "shardings": "hub.shardings",
     "register": "models",
     "Embedder": "pipelines.embed",
     "pipeline": "pipelines.tasks",

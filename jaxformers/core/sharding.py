@@ -1,89 +1,95 @@
-"""Meshes and sharding rules: a table from logical axis names to mesh axes, kept outside the models.
+"""Sharding rules: a table from logical axis names to mesh axes, kept outside the models.
 
-Logical names: batch length embed heads kv_heads mlp vocab expert layers conv state pixels.
+Logical names: batch length keys embed heads kv_heads mlp vocab expert layers conv state pixels. Of two entries with one
+name the later counts, so `(*FSDP, ("vocab", "tensor"))` changes a preset.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 import jax
 from flax import linen as nn
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
+AnyMesh = Mesh | AbstractMesh
 Rules = tuple[tuple[str, str | tuple[str, ...] | None], ...]
 
+# Parameters are cut over every axis along which devices compute with other tokens: that is ZeRO-3.
 REPLICATED: Rules = ()
 DATA: Rules = (("batch", ("data", "fsdp")),)
-FSDP: Rules = (("batch", ("data", "fsdp")), ("embed", "fsdp"))
-TENSOR: Rules = (
-    ("batch", ("data", "fsdp")),
-    ("heads", "tensor"),
-    ("kv_heads", "tensor"),
-    ("mlp", "tensor"),
-    ("vocab", "tensor"),
-)
+FSDP: Rules = (*DATA, ("embed", "fsdp"))
+TENSOR: Rules = (*DATA, ("heads", "tensor"), ("kv_heads", "tensor"), ("mlp", "tensor"), ("vocab", "tensor"))
 FSDP_TENSOR: Rules = (*TENSOR, ("embed", "fsdp"))
-EXPERT: Rules = (*FSDP_TENSOR, ("expert", "expert"))
+EXPERT: Rules = (
+    *FSDP_TENSOR,
+    ("batch", ("data", "fsdp", "expert")),
+    ("embed", ("fsdp", "expert")),
+    ("expert", "expert"),
+)
+# ("keys", "sequence"): keys go round a ring of devices; ("keys", None): each device gathers all of them.
+SEQUENCE: Rules = (*FSDP_TENSOR, ("embed", ("fsdp", "sequence")), ("length", "sequence"), ("keys", "sequence"))
+PRESETS: dict[str, Rules] = {
+    "REPLICATED": REPLICATED,
+    "DATA": DATA,
+    "FSDP": FSDP,
+    "TENSOR": TENSOR,
+    "FSDP_TENSOR": FSDP_TENSOR,
+    "EXPERT": EXPERT,
+    "SEQUENCE": SEQUENCE,
+}
 
 _ACTIVE: ContextVar[tuple[Mesh, Rules] | None] = ContextVar("jaxformers_sharding", default=None)
 _LOGGED: set[tuple[Any, ...]] = set()
 log = logging.getLogger("jaxformers")
 
 
-def make_mesh(axes: Mapping[str, int] | None = None, *, devices: Sequence[Any] | None = None, **sizes: int) -> Mesh:
-    """Lay devices out in a mesh with named axes: `make_mesh(fsdp=2, tensor=4)`; one size may be -1, "what is left"."""
-    sizes = {**(axes or {}), **sizes}
-    devices = list(jax.devices() if devices is None else devices)
-    known = 1
-    for size in sizes.values():
-        known *= size if size > 0 else 1
-    sizes = {k: len(devices) // known if v == -1 else v for k, v in sizes.items()}
-    total = 1
-    for size in sizes.values():
-        total *= size
-    if total != len(devices):
-        raise ValueError(f"mesh {sizes} has {total} places for {len(devices)} devices; their product must be equal")
-    # The default, Explicit, makes sharding part of every array's type; our rules need Auto.
-    kinds = (AxisType.Auto,) * len(sizes)
-    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=kinds, devices=devices)
-
-
-def auto_mesh(mesh: Mesh, rules: Rules) -> Mesh:
-    """The same mesh with Auto axes, as our rules need. Raises ValueError when the rules name none of its axes."""
-    known = {axis for _, axes in rules for axis in ((axes,) if isinstance(axes, str) else axes or ())}
+def check_axes(mesh: AnyMesh, rules: Rules) -> None:
+    """Raise ValueError when the rules name axes and the mesh has none of them."""
+    known = {axis for _, axes in rules for axis in (axes_of(axes))}
     if known and not known & set(mesh.axis_names):
         raise ValueError(
             f"the mesh has axes {mesh.axis_names}, the rules name {sorted(known)}: rename one or the other"
         )
+
+
+def auto_mesh(mesh: Mesh, rules: Rules) -> Mesh:
+    """The same mesh with Auto axes, as our rules need. Raises ValueError when the rules name none of its axes."""
+    check_axes(mesh, rules)
     return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
 
 
 def spec(
-    names: Sequence[str | None], shape: Sequence[int], mesh: Mesh, rules: Rules, *, say: bool = False
+    names: Sequence[str | None], shape: Sequence[int], mesh: AnyMesh, rules: Rules, *, say: bool = False
 ) -> PartitionSpec:
     """Resolve logical axis names to a PartitionSpec, dropping mesh axes that are absent, taken, or do not divide."""
-    table = dict(rules)
+    table, free = dict(rules), free_axes(mesh)
     used: set[str] = set()
     out: list[tuple[str, ...] | str | None] = []
     for name, size in zip(names, shape, strict=True):
         wanted = table.get(name) if name is not None else None
         chosen: list[str] = []
         parts = 1
-        for axis in (wanted,) if isinstance(wanted, str) else wanted or ():
-            if axis not in mesh.shape or axis in used:
+        for axis in axes_of(wanted):
+            if axis not in free or axis in used:
                 continue
-            if size % (parts * mesh.shape[axis]):
+            if size % (parts * free[axis]):
                 if say:
-                    log_once(name, size, axis, mesh.shape[axis])
+                    log_once(name, size, axis, free[axis])
                 continue
             chosen.append(axis)
-            parts *= mesh.shape[axis]
+            parts *= free[axis]
         used.update(chosen)
         out.append(None if not chosen else chosen[0] if len(chosen) == 1 else tuple(chosen))
     return PartitionSpec(*out)
+
+
+def free_axes(mesh: AnyMesh) -> dict[str, int]:
+    """Sizes of the axes that may still be cut along: inside a `shard_map` those that it maps are taken."""
+    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    return {name: mesh.shape[name] for name, kind in kinds if kind != AxisType.Manual}
 
 
 def log_once(name: str | None, size: int, axis: str, parts: int) -> None:
@@ -95,7 +101,7 @@ def log_once(name: str | None, size: int, axis: str, parts: int) -> None:
         )
 
 
-def shardings(boxed: Any, mesh: Mesh, rules: Rules) -> Any:
+def named_shardings(boxed: Any, mesh: AnyMesh, rules: Rules) -> Any:
     """A NamedSharding for every leaf of a tree of parameters that carry logical names (`nn.LogicallyPartitioned`)."""
 
     def one(leaf: Any) -> NamedSharding:
@@ -122,10 +128,39 @@ def mesh_in_use() -> Mesh | None:
     return None if active is None else active[0]
 
 
+def mesh_and_rules() -> tuple[AnyMesh, Rules] | None:
+    """The mesh in use and its rules; inside a `shard_map` the mesh as it stands there, with the mapped axes taken."""
+    active = _ACTIVE.get()
+    if active is None:
+        return None
+    here = jax.sharding.get_abstract_mesh()
+    inside = not here.empty and AxisType.Manual in here.axis_types
+    return (here, active[1]) if inside else active
+
+
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:
     """Pin an activation's sharding by logical names; without a mesh in use, return it as it is."""
-    active = _ACTIVE.get()
+    active = mesh_and_rules()
     if active is None:
         return x
     mesh, rules = active
-    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec(names, x.shape, mesh, rules)))
+    # One token or one row is what decoding is about, and no news.
+    shown = tuple(None if size == 1 else name for name, size in zip(names, x.shape, strict=True))
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec(shown, x.shape, mesh, rules, say=True)))
+
+
+def over_shards(f: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:
+    """`f` on every device's own parts, over all free axes of the mesh in use; `f` exchanges what it needs itself.
+
+    Outputs must be equal along axes that `out_specs` does not name. Raises ValueError when no mesh is in use.
+    """
+    active = mesh_and_rules()
+    if active is None:
+        raise ValueError("there are no shards: no mesh is in use; call inside `use_mesh(mesh, rules)`")
+    names = frozenset(free_axes(active[0]))
+    return jax.shard_map(f, mesh=active[0], in_specs=in_specs, out_specs=out_specs, axis_names=names, check_vma=False)
+
+
+def axes_of(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """The mesh axes in one entry of a PartitionSpec."""
+    return (entry,) if isinstance(entry, str) else tuple(entry or ())

@@ -169,7 +169,7 @@ def reads_in_place(array: jax.Array, tensor: np.ndarray) -> bool:
 def leaf_shardings(boxed: Any, mesh: Mesh | None, rules: sharding.Rules) -> dict[Path, Any]:
     """Where each leaf lives: by the rules on a mesh, else on the default device."""
     if mesh is not None:
-        return flatten(sharding.shardings(boxed, mesh, rules))
+        return flatten(sharding.named_shardings(boxed, mesh, rules))
     here = SingleDeviceSharding(jax.config.jax_default_device or jax.local_devices()[0])
     return dict.fromkeys(flatten(boxed), here)
 

@@ -91,6 +91,16 @@ class Model:
         return self._static.config
 
     @property
+    def mesh(self) -> Mesh | None:
+        """The mesh it is spread over; None on one device."""
+        return self._static.mesh
+
+    @property
+    def rules(self) -> Rules:
+        """How logical axes lie on the mesh."""
+        return self._static.rules
+
+    @property
     def carried(self) -> tuple[Carried, ...]:
         """The checkpoint's tensors that the model does not compute with and writes back."""
         return self._static.carried

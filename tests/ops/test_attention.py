@@ -7,7 +7,8 @@ import pytest
 
 import jaxformers.ops.attention as module
 from jaxformers.core.mask import Mask
-from jaxformers.core.sharding import make_mesh, use_mesh
+from jaxformers.core.mesh import make_mesh
+from jaxformers.core.sharding import use_mesh
 from jaxformers.ops.attention import attention, row_by_row
 from jaxformers.ops.dispatch import use
 
