@@ -1,5 +1,6 @@
 """Streaming: new tokens or text as they are written, to a streamer, an iterator or another thread."""
 
+import asyncio
 from collections.abc import Iterator
 from queue import Queue
 from typing import Any, Protocol
@@ -113,6 +114,36 @@ class TextIteratorStreamer(TextStreamer):
         text = self.queue.get(timeout=self.timeout)
         if text is None:
             raise StopIteration
+        return text
+
+
+class AsyncTextIteratorStreamer(TextStreamer):
+    """An asynchronous iterator over the text; make it in the coroutine that reads it, generate in another thread.
+
+    timeout: seconds to wait for the next piece, after which TimeoutError is raised.
+    """
+
+    def __init__(
+        self, tokenizer: Any, skip_prompt: bool = False, timeout: float | None = None, **decoding: Any
+    ) -> None:
+        super().__init__(tokenizer, skip_prompt, **decoding)
+        self.loop = asyncio.get_running_loop()
+        self.queue: asyncio.Queue[str | None] = asyncio.Queue()
+        self.timeout = timeout
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        """Put text into the queue, and None at the end, from whichever thread."""
+        for piece in (text, None) if stream_end else (text,):
+            self.loop.call_soon_threadsafe(self.queue.put_nowait, piece)
+
+    def __aiter__(self) -> "AsyncTextIteratorStreamer":
+        return self
+
+    async def __anext__(self) -> str:
+        async with asyncio.timeout(self.timeout):
+            text = await self.queue.get()
+        if text is None:
+            raise StopAsyncIteration
         return text
 
 

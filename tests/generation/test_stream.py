@@ -1,5 +1,6 @@
 """Streams: the same tokens as without, text in the pieces that transformers prints, no character cut."""
 
+import asyncio
 import threading
 from typing import Any
 
@@ -42,6 +43,24 @@ def test_tokens_one_by_one(model: jf.Model) -> None:
     np.testing.assert_array_equal(np.stack(got, axis=1), want)
     with pytest.raises(ValueError, match="write tokens in order"):
         next(stream(model, IDS, max_new_tokens=8, num_beams=2))
+
+
+def test_asynchronous_streamer(model: jf.Model, tokenizer: Any) -> None:
+    """Pieces of another thread's text, and a TimeoutError when none come."""
+    want = tokenizer.decode(np.asarray(model.generate(IDS, max_new_tokens=8))[0, 6:])
+
+    async def read() -> str:
+        streamer = jf.AsyncTextIteratorStreamer(tokenizer, skip_prompt=True, timeout=60)
+        options = {"max_new_tokens": 8, "streamer": streamer}
+        writing = asyncio.create_task(asyncio.to_thread(model.generate, IDS, **options))
+        text = "".join([piece async for piece in streamer])
+        await writing
+        streamer.timeout = 0.01
+        with pytest.raises(TimeoutError):
+            await anext(streamer)
+        return text
+
+    assert asyncio.run(read()) == want
 
 
 def test_streamers(model: jf.Model, tokenizer: Any, capsys: pytest.CaptureFixture) -> None:
