@@ -199,10 +199,9 @@ class TrainStep:
 
 def copied(x: jax.Array, wanted: jax.ShapeDtypeStruct) -> jax.Array:
     """A new array with the values of `x`, in the dtype and place of a plan."""
-    if wanted.sharding is not None and x.dtype == wanted.dtype:
-        return jax.device_put(x, wanted.sharding, may_alias=False)
-    x = x if wanted.sharding is None else jax.device_put(x, wanted.sharding)
-    return jnp.array(x, wanted.dtype, copy=True)
+    # device_put alone may hand on the very buffer, which the first step would then take from the caller's model.
+    placed = x if wanted.sharding is None else jax.device_put(x, wanted.sharding)
+    return jnp.array(placed, wanted.dtype, copy=True)
 
 
 def placed_like(state: TrainState, spots: dict[Path, NamedSharding], sizes: dict[Path, tuple[int, ...]], mesh: Mesh):
