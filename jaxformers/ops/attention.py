@@ -7,6 +7,7 @@ from jaxformers.core.mask import Mask
 from jaxformers.core.sharding import mesh_in_use
 from jaxformers.ops.dispatch import Op
 from jaxformers.ops.dot import einsum
+from jaxformers.ops.flash_attention import flash_tpu
 
 HIDDEN = -1e30  # far below any score, yet a fully hidden row stays finite
 
@@ -67,6 +68,7 @@ def reference(
 
 
 attention = Op("attention", reference)
+attention.register("flash_tpu", platforms=("tpu",), priority=10)(flash_tpu)
 
 
 BLOCK = 2**22  # scores computed at a time on a CPU: about what its last cache holds

@@ -1,4 +1,8 @@
-"""Dispatch: one public function, a reference, and faster alternatives in order; the first that does not refuse runs."""
+"""Dispatch: one public function, a reference, and faster alternatives in order; the first that does not refuse runs.
+
+Which alternatives are tried depends on the device that a program is traced for, which need not be there: a program for
+the mesh of a pod is compiled ahead of time on a laptop.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,7 +12,22 @@ from typing import Any
 
 import jax
 
+from jaxformers.core.sharding import mesh_in_use
+
 _FORCED: ContextVar[dict[str, str] | None] = ContextVar("jaxformers_ops", default=None)
+
+
+def target_device() -> Any:
+    """A device of the kind that a program is traced for: of the mesh in use, or else jax's default one."""
+    mesh = mesh_in_use()
+    # A mesh without devices, for tables and shapes, names no platform.
+    return jax.devices()[0] if mesh is None or not hasattr(mesh, "devices") else mesh.devices.flat[0]
+
+
+def target_platform() -> str:
+    """ "cpu", "tpu" or "gpu"."""
+    platform = target_device().platform
+    return "gpu" if platform in ("cuda", "rocm") else platform
 
 
 @dataclass(frozen=True)
@@ -47,7 +66,7 @@ class Op:
         for one in self.implementations:
             if forced is not None and one.name != forced:
                 continue
-            if forced is None and one.platforms and jax.default_backend() not in one.platforms:
+            if forced is None and one.platforms and target_platform() not in one.platforms:
                 continue
             try:
                 return one.call(*args, **kwargs)
