@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from jaxformers.core.outputs import LogitsOutput
 from jaxformers.core.sharding import constrain
+from jaxformers.heads.scoring import Scoring
 from jaxformers.nn.linear import Linear
 from jaxformers.nn.param import ZEROS, param
 
@@ -45,6 +46,12 @@ class CausalLM(nn.Module):
             logits = jnp.tanh(logits / self.softcap) * self.softcap
         return LogitsOutput(logits=constrain(logits, "batch", "length", "vocab"), **records_of(out))
 
+    def scoring(self, input_ids: jax.Array | None = None, **kwargs) -> Scoring:
+        """What the scores are made of; the arguments are the backbone's."""
+        out = self.backbone(input_ids, **kwargs)
+        factors = (self.head or self.backbone.embed).factors(out.last_hidden_state)
+        return Scoring(*factors, records_of(out), self.logit_scale, self.softcap)
+
 
 class MaskedHead(nn.Module):
     """norm(act(dense(x))), then the words' table or an own one, plus a bias (BERT, RoBERTa, ELECTRA, ...)."""
@@ -57,12 +64,25 @@ class MaskedHead(nn.Module):
     bias: bool = True
     dense_bias: bool = True
 
-    @nn.compact
+    def setup(self) -> None:
+        self.dense = Linear(self.width, self.dense_bias, ("embed", None))
+        if not self.tied:
+            self.decoder = Linear(self.vocab, False, ("embed", "vocab"))
+        self.offset = param(self, "bias", ZEROS, (self.vocab,), ("vocab",)) if self.bias else None
+
+    def transform(self, x: jax.Array) -> jax.Array:
+        """What is compared with each word."""
+        return self.norm(self.act(self.dense(x)))
+
     def __call__(self, x: jax.Array, embed: nn.Module) -> jax.Array:
-        x = self.act(Linear(self.width, self.dense_bias, ("embed", None), name="dense")(x))
-        x = self.norm(x)
-        scores = embed.attend(x) if self.tied else Linear(self.vocab, False, ("embed", "vocab"), name="decoder")(x)
-        return scores + param(self, "bias", ZEROS, (self.vocab,), ("vocab",)) if self.bias else scores
+        x = self.transform(x)
+        scores = embed.attend(x) if self.tied else self.decoder(x)
+        return scores if self.offset is None else scores + self.offset
+
+    def scoring(self, x: jax.Array, embed: nn.Module, records: dict) -> Scoring:
+        """What the scores are made of."""
+        h, matrix, _ = (embed if self.tied else self.decoder).factors(self.transform(x))
+        return Scoring(h, matrix, self.offset, records)
 
 
 class MaskedLM(nn.Module):
@@ -84,3 +104,8 @@ class MaskedLM(nn.Module):
         out = self.backbone(input_ids, **kwargs)
         x = out.last_hidden_state[:, -logits_to_keep:] if logits_to_keep else out.last_hidden_state
         return LogitsOutput(logits=self.head(x, self.backbone.embed), **records_of(out))
+
+    def scoring(self, input_ids: jax.Array | None = None, **kwargs) -> Scoring:
+        """What the scores are made of; the arguments are the backbone's."""
+        out = self.backbone(input_ids, **kwargs)
+        return self.head.scoring(out.last_hidden_state, self.backbone.embed, records_of(out))

@@ -7,6 +7,7 @@ from flax import linen as nn
 
 from jaxformers.core.outputs import LogitsOutput, PretrainingOutput
 from jaxformers.heads.lm import records_of
+from jaxformers.heads.scoring import Scoring
 from jaxformers.nn.linear import Linear
 from jaxformers.nn.param import dropout
 
@@ -26,7 +27,7 @@ class SentencePair(nn.Module):
 
     def __call__(self, input_ids: jax.Array | None = None, train: bool = False, **kwargs) -> PretrainingOutput:
         out = self.backbone(input_ids, train=train, **kwargs)
-        scores = self.pair(dropout(self, out.pooler_output, self.dropout, train))
+        scores = self.relation(out.pooler_output, train)
         return PretrainingOutput(
             prediction_logits=self.head(out.last_hidden_state, self.backbone.embed),
             seq_relationship_logits=None if self.order else scores,
@@ -34,6 +35,16 @@ class SentencePair(nn.Module):
             hidden_states=out.hidden_states,
             attentions=out.attentions,
         )
+
+    def relation(self, pooled: jax.Array, train: bool) -> jax.Array:
+        """Two scores of how the sentences relate."""
+        return self.pair(dropout(self, pooled, self.dropout, train))
+
+    def scoring(self, input_ids: jax.Array | None = None, train: bool = False, **kwargs) -> Scoring:
+        """What the words' scores are made of; `relation` among the records are the pair's."""
+        out = self.backbone(input_ids, train=train, **kwargs)
+        records = {"relation": self.relation(out.pooler_output, train)}
+        return self.head.scoring(out.last_hidden_state, self.backbone.embed, records)
 
 
 class ReplacedTokens(nn.Module):

@@ -7,6 +7,7 @@ from flax import linen as nn
 from jaxformers.core.outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2SeqModelOutput, Seq2SeqSpanOutput
 from jaxformers.core.sharding import constrain
 from jaxformers.core.state import Cache
+from jaxformers.heads.scoring import Scoring
 from jaxformers.nn.linear import Linear
 from jaxformers.nn.param import ZEROS, param
 
@@ -51,6 +52,16 @@ class Seq2SeqLM(Seq2SeqHead):
         if self.bias:
             logits = logits + param(self, "bias", ZEROS, (1, self.bias), (None, "vocab"))
         return Seq2SeqLMOutput(logits=constrain(logits, "batch", "length", "vocab"), **records_of(out))
+
+    def scoring(self, *args, **kwargs) -> Scoring:
+        """What the scores are made of; the arguments are the backbone's."""
+        out = self.backbone(*args, **kwargs)
+        x = out.last_hidden_state
+        x = x * self.scale if self.scale != 1.0 else x
+        h, matrix, bias = (self.head or self.backbone.embed).factors(x)
+        if self.bias:
+            bias = param(self, "bias", ZEROS, (1, self.bias), (None, "vocab"))[0]
+        return Scoring(h, matrix, bias, records_of(out))
 
 
 class EosClassifier(Seq2SeqHead):

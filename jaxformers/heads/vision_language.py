@@ -10,6 +10,7 @@ from flax import struct
 from jaxformers.core.outputs import Array, BaseModelOutput, Layers, ModelOutput
 from jaxformers.core.sharding import constrain
 from jaxformers.core.state import Cache
+from jaxformers.heads.scoring import Scoring
 from jaxformers.nn.vision_language import VisionLanguage
 
 
@@ -56,3 +57,8 @@ class VisionLanguageLM(nn.Module):
             attentions=out.attentions,
             image_hidden_states=out.image_hidden_states,
         )
+
+    def scoring(self, input_ids: jax.Array | None = None, *args: Any, **kwargs: Any) -> Scoring:
+        """What the scores are made of; the arguments are the backbone's."""
+        out = self.backbone(input_ids, *args, **kwargs)
+        return Scoring(*(self.head or self.backbone.embed).factors(out.last_hidden_state))

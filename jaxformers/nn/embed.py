@@ -29,6 +29,10 @@ class Embed(nn.Module):
         """Scores of every entry. x [..., width] -> [..., size]."""
         return dot_transposed(x, self.embedding)
 
+    def factors(self, x: jax.Array) -> tuple[jax.Array, jax.Array, None]:
+        """h, W and b of which the scores are h W^T + b, as `Linear.factors`."""
+        return x, self.embedding, None
+
 
 class ScaledEmbed(Embed):
     """table[ids] * scale; read backwards without the scale (Gemma)."""

@@ -27,3 +27,8 @@ class Linear(nn.Module):
         if self.bias:
             y = y + param(self, "bias", ZEROS, (self.features,), self.axes[1:])
         return y
+
+    def factors(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+        """h, W and b of which the output is h W^T + b, for who multiplies in another way; the weights must be there."""
+        bias = nn.meta.unbox(self.get_variable("params", "bias")) if self.bias else None
+        return x, nn.meta.unbox(self.get_variable("params", "weight")), bias
