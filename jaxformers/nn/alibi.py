@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxformers.core.context import Context
+from jaxformers.nn.inputs import places_in_segments
 
 
 def slopes(heads: int) -> np.ndarray:
@@ -25,8 +26,10 @@ def slopes(heads: int) -> np.ndarray:
 
 
 def key_places(ctx: Context) -> jax.Array:
-    """How many real keys come before each key, Int [1|B,S]; 0 for padding."""
+    """How many real keys of its text come before each key, Int [1|B,S]; 0 for padding."""
     keys = ctx.mask.keys
+    if ctx.mask.k_segments is not None:
+        return places_in_segments(ctx.mask.k_segments)
     if keys is None:
         return jnp.arange(ctx.slots.shape[0])[None]
     real = keys.astype(jnp.int32)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxformers.core.context import Context
+from jaxformers.nn.inputs import refuse_segments
 from jaxformers.nn.param import ZEROS, Normal, dropout, param
 from jaxformers.nn.residual import Block
 from jaxformers.ops.dot import precision
@@ -50,6 +51,7 @@ class ConvBlock(Block):
     dropout: float = 0.0
 
     def __call__(self, x: jax.Array, ctx: Context, state: tuple | None = None):
+        refuse_segments(ctx, "a convolution over neighbouring tokens")
         y, state, records = super().__call__(x, ctx, state)
         seen = hide_padding(self.conv(x), ctx)
         y = self.norm(y + self.act(dropout(self, seen, self.dropout, ctx.train)))

@@ -9,8 +9,8 @@ from flax import linen as nn
 from jaxformers.core.context import recording
 from jaxformers.core.outputs import BaseModelOutput
 from jaxformers.core.sharding import constrain
-from jaxformers.core.state import Cache
-from jaxformers.nn.inputs import decoder_context, token_count
+from jaxformers.core.state import Cache, SsmState
+from jaxformers.nn.inputs import decoder_context, refuse_segments, token_count
 from jaxformers.nn.stack import Stack
 
 
@@ -42,6 +42,12 @@ class Decoder(nn.Module):
         valid = jnp.ones((batch, length), bool)
         return Cache(self.layers.init_state(batch, length, dtype), jnp.zeros((), jnp.int32), valid)
 
+    def recurs(self) -> bool:
+        """Whether a layer carries a state from token to token besides attention's keys and values."""
+        states = jax.eval_shape(lambda: self.layers.init_state(1, 1, jnp.float32))
+        leaves = jax.tree.leaves(states, is_leaf=lambda x: isinstance(x, SsmState))
+        return any(isinstance(leaf, SsmState) for leaf in leaves)
+
     def __call__(
         self,
         input_ids: jax.Array | None = None,
@@ -53,9 +59,13 @@ class Decoder(nn.Module):
         output_attentions: bool = False,
         output_router_logits: bool = False,
         use_cache: bool = True,
+        segment_ids: jax.Array | None = None,
         train: bool = False,
     ) -> BaseModelOutput:
-        """As transformers': `use_cache=False` reads positions that jump, without an attention mask, as packed texts."""
+        """As transformers': `use_cache=False` reads positions that jump, without an attention mask, as packed texts.
+
+        segment_ids: Int [B,T], the document of each token, 0 for padding; documents do not see each other.
+        """
         record = recording(
             hidden_states=output_hidden_states, attentions=output_attentions, router_logits=output_router_logits
         )
@@ -66,10 +76,13 @@ class Decoder(nn.Module):
             past_key_values,
             causal=self.causal,
             packed=not use_cache,
+            segment_ids=segment_ids,
             positions=self.positions,
             train=train,
             record=record,
         )
+        if segment_ids is not None and self.recurs():
+            refuse_segments(ctx, "recurrent layers, whose state passes from one document to the next")
         if self.bias is not None:
             ctx = ctx.replace(bias=self.bias(ctx))
         x = self.embed(input_ids) if inputs_embeds is None else inputs_embeds

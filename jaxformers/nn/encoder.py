@@ -134,14 +134,17 @@ class TextEncoder(nn.Module):
         past_key_values: Cache | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
+        segment_ids: jax.Array | None = None,
         train: bool = False,
     ) -> BaseModelOutput:
+        """segment_ids: Int [B,T], the document of each token, 0 for padding; documents do not see each other."""
         if past_key_values is not None and not self.causal:
             raise ValueError("past_key_values needs a model that decodes: set is_decoder=True in its config")
         length = token_count(input_ids, inputs_embeds)
         record = recording(
             hidden_states=output_hidden_states, attentions=output_attentions, cross_attentions=output_attentions
         )
+        ids = input_ids if segment_ids is None else None  # packed rows have their padding in the segments
         encoder, encoder_mask, cache = self.read_encoder(encoder_hidden_states, encoder_attention_mask, past_key_values)
         ctx, cache = decoder_context(
             length,
@@ -149,7 +152,8 @@ class TextEncoder(nn.Module):
             position_ids,
             cache,
             causal=self.causal,
-            positions=None if self.positions is None else lambda slots, real: self.positions(input_ids, slots),
+            segment_ids=segment_ids,
+            positions=None if self.positions is None else lambda slots, real: self.positions(ids, slots),
             encoder=encoder,
             encoder_mask=encoder_mask,
             train=train,

@@ -49,6 +49,7 @@ def decoder_context(
     *,
     causal: bool = True,
     packed: bool = False,
+    segment_ids: jax.Array | None = None,
     positions: Callable[[jax.Array, jax.Array | None], jax.Array] | None = None,
     **fields,
 ) -> tuple[Context, Cache | None]:
@@ -56,6 +57,8 @@ def decoder_context(
 
     positions: how a model derives positions from (slots [T], attention mask); slots themselves by default. packed: read
     given positions that jump, without an attention mask, as several texts in a row, as transformers' decoders do.
+    segment_ids: Int [B,T], the document of each token, 0 for padding: documents do not see each other, and positions
+    that are not given begin anew with each.
     """
     rules = {"right": 0} if causal else {}
     if cache is None:
@@ -65,6 +68,13 @@ def decoder_context(
         if packed and attention_mask is None and position_ids is not None:
             texts = text_of_each(jnp.asarray(position_ids))
             mask = mask.replace(q_segments=texts, k_segments=texts)
+        if segment_ids is not None:
+            mask = mask.replace(q_segments=segment_ids, k_segments=segment_ids)
+            if position_ids is None:
+                alone = slots[None] if positions is None else positions(slots, None)
+                position_ids = positions_in_segments(alone, jnp.asarray(segment_ids))
+    elif segment_ids is not None:
+        raise ValueError("segment_ids are for packed rows that are read at once; a cache holds one text in each row")
     else:
         slots = cache.index + jnp.arange(length)
         real = cached_mask(cache, attention_mask, length)
@@ -73,6 +83,25 @@ def decoder_context(
     if position_ids is None:
         position_ids = slots[None] if positions is None else positions(slots, real)
     return Context(positions=jnp.asarray(position_ids), slots=slots, mask=mask, **fields), cache
+
+
+def places_in_segments(segments: jax.Array) -> jax.Array:
+    """How many tokens of its own document come before each token, Int [B,T]."""
+    slots = jnp.arange(segments.shape[1])
+    begins = jnp.diff(segments, prepend=segments[:, :1] - 1) != 0
+    return slots - jax.lax.cummax(jnp.where(begins, slots, 0), axis=1)
+
+
+def positions_in_segments(alone: jax.Array, segments: jax.Array) -> jax.Array:
+    """The positions [B,T] that tokens of packed documents have in a row of their own, whose positions are `alone`."""
+    alone = jnp.broadcast_to(alone, segments.shape)
+    return jnp.take_along_axis(alone, places_in_segments(segments), axis=1)
+
+
+def refuse_segments(ctx: Context, what: str) -> None:
+    """Raise ValueError if rows are packed, for layers through which documents would see each other."""
+    if ctx.mask.q_segments is not None:
+        raise ValueError(f"segment_ids keep packed documents apart in attention alone, and this model has {what}")
 
 
 def text_of_each(positions: jax.Array) -> jax.Array:

@@ -9,6 +9,7 @@ from jaxformers.core.mask import Mask
 from jaxformers.core.outputs import BaseModelOutput, Seq2SeqModelOutput
 from jaxformers.core.sharding import constrain
 from jaxformers.core.state import Cache
+from jaxformers.nn.encoded import as_output, remember_encoder
 from jaxformers.nn.inputs import decoder_context, read_attention_mask, token_count
 from jaxformers.nn.param import dropout
 from jaxformers.nn.stack import Stack
@@ -83,11 +84,14 @@ class Encoder(Side):
         inputs_embeds: jax.Array | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
+        segment_ids: jax.Array | None = None,
         train: bool = False,
     ) -> BaseModelOutput:
+        """segment_ids: Int [B,T], the document of each token, 0 for padding; documents do not see each other."""
         length = token_count(input_ids, inputs_embeds)
         record = recording(hidden_states=output_hidden_states, attentions=output_attentions)
-        ctx, _ = decoder_context(length, attention_mask, None, None, causal=False, train=train, record=record)
+        packing: dict = {"causal": False, "segment_ids": segment_ids}
+        ctx, _ = decoder_context(length, attention_mask, None, None, **packing, train=train, record=record)
         return self.through(self.tokens(input_ids, inputs_embeds), ctx)
 
 
@@ -123,14 +127,19 @@ class CrossDecoder(Side):
         encoder_outputs: BaseModelOutput | tuple | jax.Array | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
+        segment_ids: jax.Array | None = None,
+        encoder_segment_ids: jax.Array | None = None,
         train: bool = False,
     ) -> BaseModelOutput:
+        """Packed rows: segment_ids are the decoder's documents, encoder_segment_ids the encoder's, Int [B,T|S]."""
         if encoder_hidden_states is None and encoder_outputs is not None:
             encoder_hidden_states = as_output(encoder_outputs).last_hidden_state
         encoder, mask = encoder_hidden_states, read_attention_mask(encoder_attention_mask)
         if past_key_values is not None:
             past_key_values, encoder = remember_encoder(past_key_values, encoder, encoder_attention_mask)
             mask = Mask(keys=past_key_values.encoder_valid)
+        if segment_ids is not None and encoder_segment_ids is not None:
+            mask = mask.replace(q_segments=segment_ids, k_segments=encoder_segment_ids)
         record = recording(
             hidden_states=output_hidden_states, attentions=output_attentions, cross_attentions=output_attentions
         )
@@ -139,53 +148,13 @@ class CrossDecoder(Side):
             attention_mask,
             position_ids,
             past_key_values,
+            segment_ids=segment_ids,
             encoder=encoder,
             encoder_mask=mask,
             train=train,
             record=record,
         )
         return self.through(self.tokens(input_ids, inputs_embeds), ctx, cache)
-
-
-def remember_encoder(cache: Cache, encoder: jax.Array | None, mask: jax.Array | None) -> tuple[Cache, jax.Array | None]:
-    """Note in the cache which encoded tokens are real, and pad the encoder's output to the cache's length.
-
-    Raises ValueError when it does not fit the cache.
-    """
-    size = 0 if cache.encoder_valid is None else cache.encoder_valid.shape[1]
-    if mask is not None and mask.ndim != 2:
-        raise ValueError(f"attention_mask has shape {mask.shape}; with a cache expected [B,S]")
-    if encoder is None:
-        if mask is None or not size:
-            return cache, None
-        given = mask.shape[1]
-    else:
-        given = encoder.shape[1]
-    if given > size:
-        raise ValueError(
-            f"the encoder's output has length {given}, the cache has room for {size}; "
-            f"make it with init_cache(batch, length, encoder_length={given})"
-        )
-    if mask is not None and mask.shape[1] != given:
-        raise ValueError(f"attention_mask has shape {mask.shape}; expected [B,{given}] as the encoder's output")
-    batch = cache.valid.shape[0]
-    real = jnp.ones((batch, given), bool) if mask is None else mask.astype(bool)
-    rest = size - given
-    cache = cache.replace(encoder_valid=jnp.pad(real, ((0, 0), (0, rest))))
-    return cache, None if encoder is None else jnp.pad(encoder, ((0, 0), (0, rest), (0, 0)))
-
-
-def as_output(given: BaseModelOutput | tuple | list | jax.Array) -> BaseModelOutput:
-    """The encoder's output in whatever form the caller has it: ours, a tuple as transformers', or hidden states."""
-    if isinstance(given, BaseModelOutput):
-        return given
-    if isinstance(given, (tuple, list)):
-        return BaseModelOutput(
-            last_hidden_state=given[0],
-            hidden_states=given[1] if len(given) > 1 else None,
-            attentions=given[2] if len(given) > 2 else None,
-        )
-    return BaseModelOutput(last_hidden_state=given)
 
 
 def shift_right(ids: jax.Array, start: int, pad: int | None) -> jax.Array:
@@ -269,11 +238,18 @@ class Seq2Seq(nn.Module):
         inputs_embeds: jax.Array | None = None,
         decoder_inputs_embeds: jax.Array | None = None,
         decoder_position_ids: jax.Array | None = None,
+        segment_ids: jax.Array | None = None,
+        decoder_segment_ids: jax.Array | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
         train: bool = False,
     ) -> Seq2SeqModelOutput:
+        packed = segment_ids is not None
+        if packed != (decoder_segment_ids is not None):
+            raise ValueError("packed rows need both segment_ids and decoder_segment_ids: give both or neither")
         if decoder_input_ids is None and decoder_inputs_embeds is None:
+            if packed:
+                raise ValueError("packed rows need decoder_input_ids, in which each document begins anew")
             if self.start is None or input_ids is None:
                 raise ValueError("give decoder_input_ids or decoder_inputs_embeds; there is nothing to make them from")
             decoder_input_ids = shift_right(input_ids, self.start, self.pad)
@@ -282,7 +258,8 @@ class Seq2Seq(nn.Module):
         if encoder_outputs is not None:
             encoded = as_output(encoder_outputs)
         elif input_ids is not None or inputs_embeds is not None:
-            encoded = self.encoder(input_ids, attention_mask, inputs_embeds, **asked)
+            documents = {"segment_ids": segment_ids} if packed else {}  # no argument of an encoder of sounds
+            encoded = self.encoder(input_ids, attention_mask, inputs_embeds, **documents, **asked)
         return self.decode(
             encoded,
             attention_mask,
@@ -291,5 +268,7 @@ class Seq2Seq(nn.Module):
             past_key_values=past_key_values,
             inputs_embeds=decoder_inputs_embeds,
             position_ids=decoder_position_ids,
+            segment_ids=decoder_segment_ids,
+            encoder_segment_ids=segment_ids,
             **asked,
         )
