@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from flax import struct
 
 from jaxformers.hub.model import Model
@@ -26,10 +27,26 @@ class LossOutput:
         """The mean over what counts, as transformers' `model(...).loss`; 0 / 0 where nothing counts."""
         return self.total / self.weight
 
+    @property
+    def mean(self) -> jax.Array:
+        """The loss, and 0 where nothing counts."""
+        return self.total / jnp.maximum(self.weight, 1e-30)
+
     def __add__(self, other: "LossOutput") -> "LossOutput":
         names = {**self.metrics, **other.metrics}
         metrics = {n: self.metrics.get(n, 0.0) + other.metrics.get(n, 0.0) for n in names}
         return LossOutput(self.total + other.total, self.weight + other.weight, metrics)
+
+    def plus(self, **means: jax.Array) -> "LossOutput":
+        """The loss with means added to it, each also told among the metrics under its name."""
+        sums = {name: mean * self.weight for name, mean in means.items()}
+        return LossOutput(self.total + sum(sums.values()), self.weight, {**self.metrics, **sums})
+
+
+def summed(losses: jax.Array, counts: jax.Array) -> LossOutput:
+    """The output of losses of any shape, of which those count where `counts` is true."""
+    losses = jnp.where(counts, losses, 0.0).astype(jnp.float32)
+    return LossOutput(losses.sum(), counts.astype(jnp.float32).sum())
 
 
 # loss(model, batch, key): a key is for dropout, None is evaluation (train=False).
