@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from jaxformers.pipelines.tasks import pipeline
     from jaxformers.training.data.device import to_device
     from jaxformers.training.data.loader import DataLoader
+    from jaxformers.training.losses.choose import loss_for
+    from jaxformers.training.losses.output import LossOutput
 
     # Generated in hub.auto from its table of tasks; a checker needs to read their names.
     AutoModelForAudioClassification = AutoModel
@@ -83,6 +85,8 @@ _HOME = {
     "pipeline": "pipelines.tasks",
     "to_device": "training.data.device",
     "DataLoader": "training.data.loader",
+    "LossOutput": "training.losses.output",
+    "loss_for": "training.losses.choose",
     **dict.fromkeys(("AutoBackbone", "AutoConfig", "AutoModel"), "hub.auto"),
 }
 

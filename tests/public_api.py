@@ -23,3 +23,5 @@ def use(folder: Path) -> None:
     pictures("cat.png", return_tensors="np")
     pictures.save_pretrained(folder)
     jf.KeyMap({"embed": jf.Part("wte", in_out=True)})
+    out = jf.loss_for(model, z_loss=1e-4)(model, {}, None)
+    assert_type(out, jf.LossOutput)
