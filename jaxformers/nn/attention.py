@@ -23,7 +23,15 @@ def split_heads(x: jax.Array, heads: int) -> jax.Array:
 def attend(
     module: nn.Module, q, k, v, mask, ctx: Context, *, rate: float, name: str, **kwargs
 ) -> tuple[jax.Array, Records]:
-    """Run the attention op, or its plain form when the weights are wanted or dropped out."""
+    """Run the attention op, or its plain form when the weights are wanted or dropped out.
+
+    Here every kind of attention says how its parts lie on a mesh. What `keys` is cut along decides how queries reach
+    them: along nothing, each device gathers all keys; along what cuts `length`, they go round a ring.
+    """
+    q = constrain(q, "batch", "length", "heads", None)
+    k, v = constrain(k, "batch", "keys", "kv_heads", None), constrain(v, "batch", "keys", "kv_heads", None)
+    if (bias := kwargs.get("bias")) is not None:
+        kwargs["bias"] = constrain(bias, "batch", "heads", "length", None)
     drops = ctx.train and rate > 0.0
     if not drops and not ctx.records(name):
         return attention(q, k, v, mask, **kwargs), {}
@@ -81,7 +89,6 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, ctx: Context, state=None):
         q, k, v = self.project(x, ctx)
-        q = constrain(q, "batch", "length", "heads", None)
         k = constrain(k, "batch", "length", "kv_heads", None)
         v = constrain(v, "batch", "length", "kv_heads", None)
         k_slots = ctx.slots

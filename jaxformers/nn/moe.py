@@ -11,15 +11,16 @@ from jaxformers.core.context import Context
 from jaxformers.nn.param import ZEROS, Normal, param
 from jaxformers.ops.dot import dot
 from jaxformers.ops.moe import moe
+from jaxformers.ops.moe_forms import Product, Stacked, Weights
 
 
 @struct.dataclass
 class Route:
-    """A router's decision about N tokens."""
+    """A router's decision about tokens [...,D]."""
 
-    logits: jax.Array  # [N,E]
-    scores: jax.Array  # [N,K], float32
-    index: jax.Array  # Int [N,K]: the chosen experts
+    logits: jax.Array  # [...,E]
+    scores: jax.Array  # [...,K], float32
+    index: jax.Array  # Int [...,K]: the chosen experts
 
 
 class SoftmaxRouter(nn.Module):
@@ -71,11 +72,11 @@ class GroupedSigmoidRouter(nn.Module):
         logits = dot(x.astype(jnp.float32), kernel.astype(jnp.float32))
         scores = jax.nn.sigmoid(logits)
         ranked = scores + param(self, "correction", ZEROS, (self.experts,), (None,)).astype(jnp.float32)
-        by_group = ranked.reshape(-1, self.groups, self.experts // self.groups)
+        by_group = ranked.reshape(*ranked.shape[:-1], self.groups, self.experts // self.groups)
         group_scores = jax.lax.top_k(by_group, 2)[0].sum(axis=-1)
         best = jax.lax.top_k(group_scores, self.top_groups)[1]
-        allowed = jax.nn.one_hot(best, self.groups, dtype=bool).any(axis=1)
-        ranked = jnp.where(allowed[:, :, None], by_group, -jnp.inf).reshape(ranked.shape)
+        allowed = jax.nn.one_hot(best, self.groups, dtype=bool).any(axis=-2)
+        ranked = jnp.where(allowed[..., None], by_group, -jnp.inf).reshape(ranked.shape)
         index = jax.lax.top_k(ranked, self.top_k)[1]
         chosen = jnp.take_along_axis(scores, index, axis=-1)
         if self.normalize:
@@ -84,7 +85,7 @@ class GroupedSigmoidRouter(nn.Module):
 
 
 class ExpertKernel(nn.Module):
-    """One kernel for each expert, [E,in,out], and perhaps a bias [E,out]."""
+    """One kernel for each expert, [E,in,out], and perhaps a bias [E,out]; axes: the names of (in, out)."""
 
     experts: int
     shape: tuple[int, int]
@@ -92,11 +93,12 @@ class ExpertKernel(nn.Module):
     bias: bool = False
 
     @nn.compact
-    def __call__(self) -> tuple[jax.Array, jax.Array | None]:
+    def __call__(self) -> Stacked:
         kernel = param(self, "kernel", Normal(), (self.experts, *self.shape), ("expert", *self.axes))
         if not self.bias:
-            return kernel, None
-        return kernel, param(self, "bias", ZEROS, (self.experts, self.shape[1]), ("expert", self.axes[1]))
+            return Stacked(kernel, None, self.axes)
+        bias = param(self, "bias", ZEROS, (self.experts, self.shape[1]), ("expert", self.axes[1]))
+        return Stacked(kernel, bias, self.axes)
 
 
 class GatedExperts(nn.Module):
@@ -109,14 +111,15 @@ class GatedExperts(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, route: Route) -> jax.Array:
         up_shape, up_axes = (x.shape[-1], self.width), ("embed", "mlp")
-        gate, _ = ExpertKernel(self.experts, up_shape, up_axes, name="gate_proj")()
-        up, _ = ExpertKernel(self.experts, up_shape, up_axes, name="up_proj")()
-        down, _ = ExpertKernel(self.experts, (self.width, x.shape[-1]), ("mlp", "embed"), name="down_proj")()
+        gate = ExpertKernel(self.experts, up_shape, up_axes, name="gate_proj")()
+        up = ExpertKernel(self.experts, up_shape, up_axes, name="up_proj")()
+        down = ExpertKernel(self.experts, (self.width, x.shape[-1]), ("mlp", "embed"), name="down_proj")()
 
-        def ffn(rows: jax.Array, product: Callable) -> jax.Array:
+        def ffn(rows: jax.Array, product: Product, weights: Weights) -> jax.Array:
+            gate, up, down = weights
             return product(self.act(product(rows, gate)) * product(rows, up), down)
 
-        return moe(x, route.index, route.scores, ffn, experts=self.experts, numbers=3 * gate.size)
+        return moe(x, route.index, route.scores, ffn, (gate, up, down), experts=self.experts)
 
 
 class ClampedExperts(nn.Module):
@@ -133,13 +136,14 @@ class ClampedExperts(nn.Module):
         both = ExpertKernel(self.experts, (width, 2 * self.width), ("embed", "mlp"), True, name="gate_up_proj")()
         down = ExpertKernel(self.experts, (self.width, width), ("mlp", "embed"), True, name="down_proj")()
 
-        def ffn(rows: jax.Array, product: Callable) -> jax.Array:
-            h = product(rows, *both)
+        def ffn(rows: jax.Array, product: Product, weights: Weights) -> jax.Array:
+            both, down = weights
+            h = product(rows, both)
             gate = jnp.minimum(h[..., ::2], self.limit)
             up = jnp.clip(h[..., 1::2], -self.limit, self.limit)
-            return product((up + 1) * (gate * jax.nn.sigmoid(self.alpha * gate)), *down)
+            return product((up + 1) * (gate * jax.nn.sigmoid(self.alpha * gate)), down)
 
-        return moe(x, route.index, route.scores, ffn, experts=self.experts, numbers=3 * down[0].size)
+        return moe(x, route.index, route.scores, ffn, (both, down), experts=self.experts)
 
 
 class Moe(nn.Module):
@@ -154,9 +158,10 @@ class Moe(nn.Module):
         if ctx.train and self.jitter > 0.0:
             noise = jax.random.uniform(self.make_rng("dropout"), x.shape, minval=-self.jitter, maxval=self.jitter)
             x = x * (1.0 + noise).astype(x.dtype)
-        flat = x.reshape(-1, x.shape[-1])
-        route = self.router(flat)
-        y = self.experts(flat, route).reshape(x.shape)
+        route = self.router(x)
+        y = self.experts(x, route)
         if self.shared is not None:
             y = y + self.shared(x, ctx)[0]
-        return y, state, {"router_logits": route.logits} if ctx.records("router_logits") else {}
+        if not ctx.records("router_logits"):
+            return y, state, {}
+        return y, state, {"router_logits": route.logits.reshape(-1, route.logits.shape[-1])}

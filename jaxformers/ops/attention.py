@@ -8,6 +8,7 @@ from jaxformers.core.sharding import mesh_in_use
 from jaxformers.ops.dispatch import Op
 from jaxformers.ops.dot import einsum
 from jaxformers.ops.flash_attention import flash_tpu
+from jaxformers.ops.ring import ring_attention
 
 HIDDEN = -1e30  # far below any score, yet a fully hidden row stays finite
 
@@ -69,6 +70,8 @@ def reference(
 
 attention = Op("attention", reference)
 attention.register("flash_tpu", platforms=("tpu",), priority=10)(flash_tpu)
+# Where the rules cut keys along the sequence.
+attention.register("ring", priority=20)(ring_attention)
 
 
 BLOCK = 2**22  # scores computed at a time on a CPU: about what its last cache holds

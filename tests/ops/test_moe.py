@@ -8,9 +8,10 @@ from jax.sharding import Mesh
 
 from jaxformers.core.sharding import use_mesh
 from jaxformers.ops.dispatch import use
-from jaxformers.ops.moe import dense, grouped, load_balance, moe, ragged
+from jaxformers.ops.moe import load_balance, moe
+from jaxformers.ops.moe_forms import Stacked, dense, grouped, ragged
 
-WAYS = {"dense": lambda *a, **k: dense(*a, **k, numbers=0), "grouped": grouped, "ragged": ragged}
+WAYS = {"dense": dense, "grouped": grouped, "ragged": ragged}
 
 
 def problem(tokens: int, experts: int, top_k: int, width: int = 5, inner: int = 7):
@@ -24,10 +25,13 @@ def problem(tokens: int, experts: int, top_k: int, width: int = 5, inner: int = 
 
 
 def run(way, x, index, scores, up, bias, down) -> jax.Array:
-    def ffn(rows, product):
-        return product(jnp.tanh(product(rows, up, bias)), down)
+    weights = (Stacked(up, bias, ("embed", "mlp")), Stacked(down, None, ("mlp", "embed")))
+    return way(x, jnp.asarray(index), scores, ffn, weights, experts=len(up))
 
-    return way(x, jnp.asarray(index), scores, ffn, experts=len(up))
+
+def ffn(rows, product, weights):
+    up, down = weights
+    return product(jnp.tanh(product(rows, up)), down)
 
 
 def by_hand(x, index, scores, up, bias, down) -> np.ndarray:
@@ -73,25 +77,26 @@ def test_same_gradients(way: str, tokens: int) -> None:
 
 
 def test_choice_by_size() -> None:
-    """Many large experts are grouped, few or small ones and meshes are not; a choice may be forced."""
+    """Many large experts are grouped, few or small ones are not; a choice may be forced."""
     asked = []
 
-    def ffn(rows, product):
+    def ffn(rows, product, weights):
         asked.append(rows.shape)
-        return product(rows, jnp.ones((experts, 4, 4)))
+        return product(rows, weights[0])
 
-    x, index, scores = jnp.ones((64, 4)), jnp.zeros((64, 2), jnp.int32), jnp.ones((64, 2))
-    for experts, numbers, rows in [(8, 2**20, (16, 4)), (8, 100, (64, 4)), (3, 2**20, (64, 4))]:
-        moe(x, index, scores, ffn, experts=experts, numbers=numbers)
-        assert asked.pop() == rows
-    many = Mesh(np.asarray([jax.devices()[0]]), ("data",))
-    experts = 8
-    with use_mesh(many):
-        moe(x, index, scores, ffn, experts=8, numbers=2**20)
-        assert asked.pop() == (16, 4), "a mesh of one device spreads nothing"
+    def call(experts: int, inner: int):
+        x, index, scores = jnp.ones((64, 4)), jnp.zeros((64, 2), jnp.int32), jnp.ones((64, 2))
+        kernels = (Stacked(jnp.ones((experts, 4, 4))), Stacked(jnp.ones((experts, 4, inner))))
+        moe(x, index, scores, ffn, kernels, experts=experts)
+        return asked.pop()
+
+    assert call(8, 2**14) == (16, 4)
+    assert call(8, 4) == (64, 4)
+    assert call(3, 2**14) == (64, 4)
+    with use_mesh(Mesh(np.asarray([jax.devices()[0]]), ("data",))):
+        assert call(8, 2**14) == (16, 4), "a mesh of one device spreads nothing"
     with use(moe="reference"):
-        moe(x, index, scores, ffn, experts=8, numbers=2**20)
-        assert asked.pop() == (64, 4)
+        assert call(8, 2**14) == (64, 4)
 
 
 def test_even_load_costs_least() -> None:
