@@ -26,8 +26,13 @@ if TYPE_CHECKING:
     from jaxformers.pipelines.tasks import pipeline
     from jaxformers.training.data.device import to_device
     from jaxformers.training.data.loader import DataLoader
+    from jaxformers.training.evaluate import make_eval_step
     from jaxformers.training.losses.choose import loss_for
     from jaxformers.training.losses.output import LossOutput
+    from jaxformers.training.optimizers import optimizer
+    from jaxformers.training.schedules import schedule
+    from jaxformers.training.state import TrainState
+    from jaxformers.training.step import make_train_step
 
     # Generated in hub.auto from its table of tasks; a checker needs to read their names.
     AutoModelForAudioClassification = AutoModel
@@ -86,6 +91,11 @@ _HOME = {
     "to_device": "training.data.device",
     "DataLoader": "training.data.loader",
     "LossOutput": "training.losses.output",
+    "make_eval_step": "training.evaluate",
+    "make_train_step": "training.step",
+    "optimizer": "training.optimizers",
+    "schedule": "training.schedules",
+    "TrainState": "training.state",
     "loss_for": "training.losses.choose",
     **dict.fromkeys(("AutoBackbone", "AutoConfig", "AutoModel"), "hub.auto"),
 }

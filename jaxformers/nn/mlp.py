@@ -9,6 +9,7 @@ from jaxformers.core.context import Context
 from jaxformers.core.sharding import constrain
 from jaxformers.nn.linear import Linear
 from jaxformers.nn.param import dropout
+from jaxformers.nn.remat import keep
 from jaxformers.ops.activations import gelu
 
 
@@ -26,6 +27,7 @@ class GatedMlp(nn.Module):
             return Linear(self.width, self.bias, ("embed", "mlp"), name=name)(x)
 
         h = constrain(self.act(up("gate_proj")) * up("up_proj"), "batch", "length", "mlp")
+        h = keep(h, "hidden")
         h = dropout(self, h, self.dropout, ctx.train)
         return Linear(x.shape[-1], self.bias, ("mlp", "embed"), name="down_proj")(h), state, {}
 
@@ -40,6 +42,6 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, ctx: Context, state=None):
-        h = self.act(Linear(self.width, self.bias, ("embed", "mlp"), name="fc1")(x))
+        h = keep(self.act(Linear(self.width, self.bias, ("embed", "mlp"), name="fc1")(x)), "hidden")
         h = dropout(self, constrain(h, "batch", "length", "mlp"), self.dropout, ctx.train)
         return Linear(x.shape[-1], self.bias, ("mlp", "embed"), name="fc2")(h), state, {}

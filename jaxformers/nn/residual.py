@@ -7,6 +7,7 @@ from flax import linen as nn
 
 from jaxformers.core.context import Context
 from jaxformers.nn.param import drop_path, dropout
+from jaxformers.nn.remat import keep
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Block(nn.Module):
                 h, new, seen = step.branch.copy(name=step.name)(h, ctx, before)
                 h = dropout(self, slot("post", h), step.dropout, ctx.train)
                 h = drop_path(self, h, step.drop_path, ctx.train)
+                h = keep(h, step.name)
                 x = slot("after", x + (h if step.scale == 1.0 else h * step.scale))
             states.append(new)
             records |= seen

@@ -36,26 +36,29 @@ def whole(weight: jax.Array) -> jax.Array:
     return jnp.where(weight > 0, weight, 1.0)
 
 
-def accumulated(gradients: Gradients, batch: Any, key: jax.Array, count: int, pin: Callable, zeros: Any):
+def accumulated(gradients: Gradients, batch: Any, key: jax.Array, count: int, start: Callable, spread: Callable):
     """Gradients and sums over `count` micro-batches: number i takes rows i, i + count, ... of the batch.
 
-    pin: places micro-batches [count, rows, ...] on the mesh. zeros: where gradients are added up, placed already.
+    start(batch, key): zeros to add to. spread: places micro-batches [count, rows, ...] on the mesh.
     """
     if count == 1:
         return gradients(batch, jax.random.fold_in(key, 0))
     rows = {name: value for name, value in batch.items() if value.ndim}
     same = {name: value for name, value in batch.items() if not value.ndim}
-    parts = pin({name: divided(name, value, count) for name, value in rows.items()})
+    parts = spread({name: divided(name, value, count) for name, value in rows.items()})
 
     def one(carry: tuple[Any, LossOutput], numbered: tuple[jax.Array, Any]):
         number, part = numbered
         new = gradients({**part, **same}, jax.random.fold_in(key, number))
         return jax.tree.map(jnp.add, carry, new), None
 
-    first = jax.tree.map(lambda x: x[0], parts)
-    sums = jax.eval_shape(gradients, {**first, **same}, key)[1]
-    start = (zeros, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), sums))
-    return jax.lax.scan(one, start, (jnp.arange(count), parts))[0]
+    first = {name: jax.eval_shape(lambda x: x[0], part) for name, part in parts.items()}
+    return jax.lax.scan(one, start({**first, **same}, key), (jnp.arange(count), parts))[0]
+
+
+def zeros_like(shapes: Any) -> Any:
+    """Zeros of these shapes and dtypes."""
+    return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
 
 def divided(name: str, value: jax.Array, count: int) -> jax.Array:

@@ -30,19 +30,20 @@ def keep(leaf: Any, mesh: Mesh) -> NamedSharding:
     return own if isinstance(own, NamedSharding) and own.mesh == mesh else NamedSharding(mesh, PartitionSpec())
 
 
-def mirrored(tree: Any, places: dict[Path, NamedSharding], shapes: dict[Path, tuple[int, ...]], mesh: Mesh) -> Any:
+def mirrored(tree: Any, trained: dict[Path, jax.ShapeDtypeStruct], mesh: Mesh) -> Any:
     """A sharding for each leaf of an optimiser's state (or of averages): where the parameter of its name is.
 
     A leaf is a parameter's when its path ends with the parameter's. Rows and columns of a factored moment are the
     parameter's shape without one axis, and so is their spec; anything else is replicated.
     """
-    longest = max(map(len, places), default=0)
+    longest = max(map(len, trained), default=0)
 
     def one(path: tuple, leaf: Any) -> NamedSharding:
         words = tuple(map(word, path))
         tails = (words[-n:] for n in range(min(len(words), longest), 0, -1))
-        name = next((tail for tail in tails if tail in places), None)
-        parts = None if name is None else follow(leaf.shape, shapes[name], places[name].spec)
+        name = next((tail for tail in tails if tail in trained), None)
+        whole = None if name is None else trained[name]
+        parts = None if whole is None else follow(leaf.shape, whole.shape, whole.sharding.spec)
         return NamedSharding(mesh, PartitionSpec() if parts is None else parts)
 
     return jax.tree_util.tree_map_with_path(one, tree)
