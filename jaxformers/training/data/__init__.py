@@ -1,16 +1,28 @@
 """Data: sources of rows, transforms, packing, collators, and the loader that makes batches of them."""
 
 from jaxformers.training.data.device import host_share, to_device
+from jaxformers.training.data.files import read_rows
+from jaxformers.training.data.folders import ImageFolder
 from jaxformers.training.data.loader import DataLoader
 from jaxformers.training.data.packing import BestFit, ConcatSplit, FirstFit, PackedSource, packing_efficiency
+from jaxformers.training.data.sources import Stream
+from jaxformers.training.data.text import ProcessImage, Tokenize, TokenizeWords
+from jaxformers.training.data.tfds import tfds_source
 
 __all__ = [
     "BestFit",
     "ConcatSplit",
     "DataLoader",
     "FirstFit",
+    "ImageFolder",
     "PackedSource",
+    "ProcessImage",
+    "Stream",
+    "Tokenize",
+    "TokenizeWords",
     "host_share",
     "packing_efficiency",
+    "read_rows",
+    "tfds_source",
     "to_device",
 ]
