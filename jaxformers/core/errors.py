@@ -35,3 +35,7 @@ class InputError(JaxformersError, ValueError):
 
 class DataError(JaxformersError, ValueError):
     """A row of a data set cannot be read, or is not what the training needs."""
+
+
+class AdapterError(JaxformersError, ValueError):
+    """An adapter asks for what the model lacks, or for what the library does not do."""

@@ -164,6 +164,12 @@ def logical_path(path: tuple[str, ...]) -> tuple[str, range | None]:
     return ".".join(out), layers
 
 
+def layer_names(path: tuple[str, ...]) -> list[str]:
+    """The logical path of each layer that a leaf or a module holds: one name where nothing is stacked."""
+    logical, layers = logical_path(path)
+    return [logical] if layers is None else [logical.format(layer) for layer in layers]
+
+
 def to_theirs(leaf: str, x: Any) -> Any:
     """View our layout as theirs: kernels [*k, in, out] -> [out, in, *k]."""
     if leaf != "kernel" or x.ndim < 2:

@@ -129,7 +129,7 @@ def run_modules(model: Model, inputs: Mapping[str, np.ndarray], **options: Any) 
     """{our module path: (input, output) of each call}, layers one by one."""
     model = restack(model, scan=False)
 
-    def traced(params: Any, arrays: Any) -> Any:
+    def traced(variables: Any, arrays: Any) -> Any:
         calls: dict[str, list] = {}
 
         def watch(function, args, kwargs, context):
@@ -140,10 +140,10 @@ def run_modules(model: Model, inputs: Mapping[str, np.ndarray], **options: Any) 
             return out
 
         with nn.intercept_methods(watch):
-            model.module.apply({"params": params}, **arrays, **options)
+            model.module.apply(variables, **arrays, **options)
         return calls
 
-    return jax.tree.map(np.asarray, jax.jit(traced)(model.params, dict(inputs)))
+    return jax.tree.map(np.asarray, jax.jit(traced)(model.variables, dict(inputs)))
 
 
 def first_array(tree: Any) -> jax.Array | None:

@@ -90,11 +90,12 @@ def unstacked(model: Model) -> Model:
     How it generates is taken off, so that no program depends on it.
     """
     kept = model.__dict__.get("_unstacked")
-    if kept is None or kept[0] is not model.params or kept[1] is not model._static:
+    now = (model.params, model.adapters, model._static)
+    if kept is None or any(a is not b for a, b in zip(kept[0], now, strict=True)):
         apart = model if relayout(model.module, scan=False) is model.module else restack(model, scan=False)
-        kept = (model.params, model._static, apart.replace(generation_config=None))
+        kept = (now, apart.replace(generation_config=None))
         model.__dict__["_unstacked"] = kept
-    return kept[2]
+    return kept[1]
 
 
 def named_inputs(model: Model, inputs: Any, given: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from jaxformers.core.state import Cache
 from jaxformers.generation.seen import Seen
 from jaxformers.generation.transform import LogitsTransform
 from jaxformers.generation.writer import Prompt, Records, Writer
-from jaxformers.hub.model import Model, cast_floating
+from jaxformers.hub.model import Model
 
 # (scores [B,V], key or None) -> tokens Int [B].
 Choice = Callable[[jax.Array, Any], jax.Array]
@@ -78,7 +78,7 @@ def follow(model: Model, writer: Writer, state: State) -> tuple[jax.Array, Cache
 
 def cast(model: Model) -> Model:
     """The parameters in the compute dtype, once for a whole loop."""
-    return model.replace(params=cast_floating(model.params, model._static.compute_dtype))
+    return model.cast(model._static.compute_dtype)
 
 
 @partial(jax.jit, static_argnames=("writer", "capacity", "dtype", "choose"))

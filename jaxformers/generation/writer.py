@@ -17,7 +17,7 @@ from jaxformers.core.rows import quantized, without_rings
 from jaxformers.core.sharding import use_mesh
 from jaxformers.core.state import Cache
 from jaxformers.generation.seen import Seen
-from jaxformers.hub.model import Model, cast_floating
+from jaxformers.hub.model import Model
 from jaxformers.nn.encoder import TextEncoder
 from jaxformers.nn.seq2seq import CrossDecoder, Seq2Seq
 from jaxformers.nn.speech import SpeechSeq2Seq
@@ -117,11 +117,11 @@ class Writer:
     def call(self, model: Model, given: dict[str, Any], cache: Cache, options: dict[str, Any]) -> Any:
         """The module's own function, in the model's compute dtype and on its mesh."""
         static = model._static
-        params = cast_floating(model.params, static.compute_dtype)
+        collections = model.cast(static.compute_dtype).variables
         asked = {f"output_{name}": True for name in self.record}
         with use_mesh(static.mesh, static.rules):
             return static.module.apply(
-                {"params": params}, **given, past_key_values=cache, **options, **asked, **dict(self.options)
+                collections, **given, past_key_values=cache, **options, **asked, **dict(self.options)
             )
 
     def last(self, out: Any) -> jax.Array:

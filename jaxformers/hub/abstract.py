@@ -14,15 +14,20 @@ Path = tuple[str, ...]
 
 
 def abstract_params(module: nn.Module) -> dict[str, Any]:
-    """The module's parameters as shapes, boxed with their logical axis names.
+    """The module's parameters as shapes, boxed with their logical axis names."""
+    return abstract_variables(module, "params")
+
+
+def abstract_variables(module: nn.Module, collection: str) -> dict[str, Any]:
+    """A collection as shapes, boxed with their logical axis names.
 
     Of layers that repeat only the first are traced: the others have the same shapes.
     """
     scanned = relayout(module, scan=True) is module
     if not scanned and relayout(module, scan=False) is not module:
-        return trace(module)  # some stacks scan and some do not
+        return trace(module, collection)  # some stacks scan and some do not
     out: dict[Path, Any] = {}
-    for path, leaf in flatten(trace(relayout(module, scan=True, segment=Sample))).items():
+    for path, leaf in flatten(trace(relayout(module, scan=True, segment=Sample), collection)).items():
         logical, rows = logical_path(path)
         if rows is None:
             out[path] = leaf
@@ -33,17 +38,19 @@ def abstract_params(module: nn.Module) -> dict[str, Any]:
     return unflatten(out)
 
 
-def trace(module: nn.Module) -> dict[str, Any]:
-    """Every parameter's shape, by tracing the module on dummy inputs."""
+def trace(module: nn.Module, collection: str) -> dict[str, Any]:
+    """The shape of every array of a collection, by tracing the module on dummy inputs."""
 
     def apply(**arrays: jax.Array) -> Any:
-        return module.apply({}, **arrays, mutable=["params"])[1]
+        return module.apply({}, **arrays, mutable=["params", collection])[1]
 
-    return dict(jax.eval_shape(apply, **module.dummy_inputs())["params"])  # type: ignore[attr-defined]
+    return dict(jax.eval_shape(apply, **module.dummy_inputs()).get(collection, {}))  # type: ignore[attr-defined]
 
 
-def stacked(leaf: nn.LogicallyPartitioned, count: int) -> nn.LogicallyPartitioned:
+def stacked(leaf: Any, count: int) -> Any:
     """A leaf with an axis of layers before its own."""
+    if not isinstance(leaf, nn.LogicallyPartitioned):
+        return jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype)
     shape = jax.ShapeDtypeStruct((count, *leaf.value.shape), leaf.value.dtype)
     return leaf.replace(value=shape, names=("layers", *leaf.names))
 

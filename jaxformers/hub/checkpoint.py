@@ -17,6 +17,7 @@ READERS: dict[str, Callable[[Path], TensorFile]] = {
     **dict.fromkeys((".bin", ".pt", ".pth", ".ckpt"), torchfile.read),
 }
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "flax_model.msgpack")  # best first
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")  # peft's, best first
 INDEX = ".index.json"
 LONE = (".safetensors", ".pt", ".pth")  # read under any name if the folder holds just one
 

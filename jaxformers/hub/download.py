@@ -6,7 +6,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from jaxformers.core.errors import CheckpointError
-from jaxformers.hub.checkpoint import choose, files_of
+from jaxformers.hub.checkpoint import ADAPTER_WEIGHTS, candidates, choose, files_of
 
 # Everything beside the weights: configs, tokenizers, processors, chat templates, sentence-transformers' module folders.
 FILES = (
@@ -68,7 +68,7 @@ def cached(name: str, where: dict, variant: str | None, weights: bool) -> Path:
         if part is None:
             raise unavailable(name, where["revision"], None) from error
         folder = Path(part)
-    if weights:
+    if weights and not any((folder / file).exists() for file in ADAPTER_WEIGHTS):
         choose((item.name for item in folder.iterdir()), variant, f"the cached part of {name}")
     return folder
 
@@ -101,7 +101,9 @@ def is_offline() -> bool:
 def wanted(files: Sequence[str], patterns: Sequence[str], variant: str | None, weights: bool, name: str) -> list[str]:
     """The files to fetch, by name: small ones by pattern, and the weights of the best format there is."""
     top = [file for file in files if "/" not in file]
-    chosen = files_of(choose(top, variant, name), top, variant) if weights else []
+    chosen = [file for file in ADAPTER_WEIGHTS if file in top][:1] if weights else []
+    if weights and (not chosen or any(file in top for file in candidates(variant))):
+        chosen += files_of(choose(top, variant, name), top, variant)
     small = [file for file in files if any(matches(file, pattern) for pattern in patterns)]
     return sorted({*chosen, *(file for file in small if not fnmatch(file, WEIGHT_INDEX))})
 

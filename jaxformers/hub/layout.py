@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from jaxformers.core.keymap import logical_path
 from jaxformers.hub.abstract import Path, abstract_params, flatten, unbox, unflatten
+from jaxformers.hub.adapted import by_layer, laid_out
 from jaxformers.nn.stack import relayout
 
 
@@ -36,4 +37,7 @@ def restack_params(params: Any, module: nn.Module) -> dict[str, Any]:
 def restack(model: Any, scan: bool) -> Any:
     """A `Model` with its layers stacked for `lax.scan` (training) or one by one (inference); values do not change."""
     module = relayout(model.module, scan=scan)
-    return model.replace(params=restack_params(model.params, module), module=module)
+    new = model.replace(params=restack_params(model.params, module), module=module)
+    if model.adapters is None:
+        return new
+    return new.replace(adapters=laid_out(by_layer(model.adapters, model.adapter), module, model.adapter))

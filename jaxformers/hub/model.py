@@ -11,58 +11,27 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import Mesh
 
+from jaxformers.core.adapter import LORA, Adapter
 from jaxformers.core.config import Config
 from jaxformers.core.sharding import FSDP, Rules, auto_mesh, use_mesh
 from jaxformers.core.state import Cache
 from jaxformers.hub.abstract import abstract_params, as_dtype, unflatten
+from jaxformers.hub.adapted import variables
 from jaxformers.hub.carried import Carried
 from jaxformers.hub.init import init_params
 from jaxformers.hub.layout import relayout
+from jaxformers.hub.static import Static
 from jaxformers.models import Blueprint, blueprint
-
-
-class Static:
-    """What `jax.jit` must know but not trace; compares by value, hashes once."""
-
-    __slots__ = ("module", "config", "task", "mesh", "rules", "compute_dtype", "carried", "generation_config", "_hash")
-
-    def __init__(
-        self,
-        module: nn.Module,
-        config: Config,
-        task: str | None,
-        mesh,
-        rules: Rules,
-        compute_dtype: Any,
-        carried: tuple[Carried, ...] = (),
-        generation_config: Any = None,
-    ) -> None:
-        self.module, self.config, self.task = module, config, task
-        self.mesh, self.rules, self.compute_dtype = mesh, rules, compute_dtype
-        self.carried, self.generation_config = carried, generation_config
-        self._hash = hash((module, config, task, mesh, rules, str(compute_dtype), carried, generation_config))
-
-    def _key(self) -> tuple:
-        return tuple(getattr(self, name) for name in self.__slots__ if name != "_hash")
-
-    def computing(self) -> "Static":
-        """What programs depend on: without how to generate, so that changing that recompiles nothing."""
-        if self.generation_config is None:
-            return self
-        return Static(self.module, self.config, self.task, self.mesh, self.rules, self.compute_dtype, self.carried)
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        if self is other:
-            return True
-        return isinstance(other, Static) and self._hash == other._hash and self._key() == other._key()
 
 
 @jax.tree_util.register_pytree_with_keys_class
 class Model:
-    """A pytree whose leaves are the parameters; calling it runs the jitted pure function `module.apply`."""
+    """A pytree whose leaves are the parameters, and adapters where there are some; calling it runs the jitted pure
+    function `module.apply`.
+    """
+
+    adapters: Any = None  # {"lora": ..., "saved": ...}, made by `jaxformers.lora`
+    source: str | None = None  # where it was loaded from, as far as this very object knows: no part of the pytree
 
     def __init__(
         self,
@@ -76,13 +45,17 @@ class Model:
         compute_dtype: Any = None,
         carried: tuple[Carried, ...] = (),
         generation_config: Any = None,
+        adapters: Any = None,
+        adapter: Adapter | None = None,
     ) -> None:
         self.params = params
-        self._static = Static(module, config, task, mesh, rules, compute_dtype, carried, generation_config)
+        if adapters is not None:
+            self.adapters = adapters
+        self._static = Static(module, config, task, mesh, rules, compute_dtype, carried, generation_config, adapter)
 
     @property
     def module(self) -> nn.Module:
-        """The linen module; `module.apply({"params": params}, **batch)` is the same function in the open."""
+        """The linen module; `module.apply(model.variables, **batch)` is the same function in the open."""
         return self._static.module
 
     @property
@@ -106,6 +79,16 @@ class Model:
         return self._static.carried
 
     @property
+    def adapter(self) -> Adapter | None:
+        """What adapters there are; their arrays are `adapters`."""
+        return self._static.adapter
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The collections that `module.apply` takes: {"params": ...}, and "lora" where there are adapters."""
+        return variables(self.params, self.adapters, self._static.adapter)
+
+    @property
     def task(self) -> str | None:
         """The head's task, such as "CausalLM"; None for a base model."""
         return self._static.task
@@ -123,24 +106,43 @@ class Model:
         self._static = self.replace(generation_config=value)._static
 
     def tree_flatten_with_keys(self):
-        return ((jax.tree_util.GetAttrKey("params"), self.params),), self._static
+        children = {"params": self.params} | ({} if self.adapters is None else {"adapters": self.adapters})
+        return tuple((jax.tree_util.GetAttrKey(name), child) for name, child in children.items()), self._static
 
     @classmethod
     def tree_unflatten(cls, static: Static, children) -> Self:
         new = object.__new__(cls)
-        (new.params,) = children
+        new.params, *adapters = children
+        if adapters:
+            (new.adapters,) = adapters
         new._static = static
         return new
 
     def __repr__(self) -> str:
         count = sum(getattr(x, "size", 0) for x in jax.tree.leaves(self.params))
-        return f"Model({self.config.model_type}, task={self.task}, parameters={count:,})"
+        more = sum(getattr(x, "size", 0) for x in jax.tree.leaves(self.adapters))
+        adapters = f", adapters={more:,}" if more else ""
+        return f"Model({self.config.model_type}, task={self.task}, parameters={count:,}{adapters})"
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with other params, module, config, task, mesh, rules, compute_dtype or generation_config."""
+        """A copy with other params, adapters, module, config, task, mesh, rules, compute_dtype or generation_config.
+
+        Without adapters (None) it is the model as it was before it had some.
+        """
         names = Static.__slots__[:-1]
-        fields = {name: getattr(self._static, name) for name in names} | {"params": self.params}
-        return type(self)(**(fields | changes))
+        fields = {name: getattr(self._static, name) for name in names}
+        fields |= {"params": self.params, "adapters": self.adapters} | changes
+        if fields["adapters"] is None:
+            fields["adapter"] = None
+        new = type(self)(**fields)
+        new.source = self.source
+        return new
+
+    def cast(self, dtype: Any) -> Self:
+        """A copy with all floating leaves in a dtype; None changes nothing."""
+        if dtype is None:
+            return self
+        return self.replace(params=cast_floating(self.params, dtype), adapters=cast_floating(self.adapters, dtype))
 
     def __call__(self, *args: Any, key: jax.Array | None = None, **kwargs: Any) -> Any:
         """Run the model. Arguments are transformers': input_ids, attention_mask, pixel_values [B,C,H,W], ...
@@ -168,7 +170,8 @@ class Model:
         arrays = {k: v for k, v in kwargs.items() if k not in options}
         if options.get("train") and key is None:
             raise ValueError("train=True drops values at random: pass key=jax.random.key(...)")
-        return _forward(self._static.computing(), tuple(sorted(options.items())), self.params, args, arrays, key)
+        options = tuple(sorted(options.items()))
+        return _forward(self._static.computing(), options, self.params, self.adapters, args, arrays, key)
 
     def get_text_features(self, *args: Any, **kwargs: Any) -> Any:
         """The texts' embeddings, for models that have a text tower; arguments as the module's method takes them."""
@@ -262,9 +265,20 @@ def cast_floating(tree: Any, dtype: Any) -> Any:
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _forward(static: Static, options: tuple, params: Any, args: tuple, arrays: dict[str, Any], key: jax.Array | None):
+def _forward(
+    static: Static,
+    options: tuple,
+    params: Any,
+    adapters: Any,
+    args: tuple,
+    arrays: dict[str, Any],
+    key: jax.Array | None,
+):
     """The one jitted entry: equal modules and options share a compilation."""
-    rngs = None if key is None else {"dropout": key}
-    params = cast_floating(params, static.compute_dtype)
+    rngs = {} if key is None else {"dropout": key}
+    if key is not None and adapters is not None and dict(options).get("train"):
+        rngs[LORA] = jax.random.fold_in(key, 1)  # linen draws the same numbers for the same key in any stream
+    params, adapters = (cast_floating(tree, static.compute_dtype) for tree in (params, adapters))
+    collections = variables(params, adapters, static.adapter)
     with use_mesh(static.mesh, static.rules):
-        return static.module.apply({"params": params}, *args, **arrays, **dict(options), rngs=rngs)
+        return static.module.apply(collections, *args, **arrays, **dict(options), rngs=rngs or None)

@@ -10,9 +10,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxformers.core.adapter import SAVED
 from jaxformers.core.config import Config
 from jaxformers.core.keymap import logical_path
 from jaxformers.hub.abstract import Path, abstract_params, flatten, unbox, unflatten
+from jaxformers.hub.adapted import abstract_adapters
 from jaxformers.hub.init import init_params
 from jaxformers.hub.layout import relayout
 from jaxformers.hub.load import leaf_shardings
@@ -60,7 +62,24 @@ def resize_token_embeddings(
     for path in changed:
         rows = _resized(old[path], wanted[path], fresh.get(path), _own_key(key, path), _starts_at_zero(plan, path))
         new[path] = jax.device_put(rows, places[path])
-    return model.replace(params=unflatten(new), module=module, config=config)
+    resized = model.replace(params=unflatten(new), module=module, config=config)
+    return resized if model.adapters is None else resized.replace(adapters=resized_adapters(resized, new))
+
+
+def resized_adapters(model: Model, params: dict[Path, jax.Array]) -> Any:
+    """The adapters at their new shapes: zeros for new words, new rows of the parameters for what is trained whole."""
+    assert model.adapter is not None
+    boxed = abstract_adapters(model.module, model.adapter)
+    places, old = leaf_shardings(boxed, model.mesh, model.rules), flatten(model.adapters)
+    out = {}
+    for path, wanted in flatten(boxed).items():
+        shape, leaf = unbox(wanted).shape, old[path]
+        if leaf.shape != shape:
+            kept = tuple(slice(0, min(n, m)) for n, m in zip(shape, leaf.shape, strict=True))
+            base = params[path[1:]] if path[0] == SAVED else jnp.zeros(shape)
+            leaf = jax.device_put(base.astype(leaf.dtype).at[kept].set(leaf[kept]), places[path])
+        out[path] = leaf
+    return unflatten(out)
 
 
 def with_vocab_size(config: Config, size: int) -> Config:

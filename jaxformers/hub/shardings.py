@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxformers.core.sharding import AnyMesh, Rules, axes_of, spec
-from jaxformers.hub.abstract import abstract_params, flatten
+from jaxformers.hub.abstract import flatten
+from jaxformers.hub.adapted import abstract_leaves
 from jaxformers.hub.model import Model
 
 
@@ -137,11 +138,11 @@ def shardings(model: Model, mesh: AnyMesh | None = None, rules: Rules | None = N
     if mesh is None:
         raise ValueError("the model is on no mesh: load it with mesh=, or pass shardings(model, jf.make_mesh(...))")
     rules = model.rules if rules is None else rules
-    boxed = flatten(abstract_params(model.module))
+    boxed = flatten(abstract_leaves(model.module, model.adapter))
     rows = []
     for path, leaf in jax.tree_util.tree_flatten_with_path(model)[0]:
         words = tuple(str(getattr(key, "key", getattr(key, "name", key))) for key in path)
-        words = words[1:] if words[0] == "params" else words
+        words = words[1:] if words[0] in ("params", "adapters") else words
         names = getattr(boxed.get(words), "names", ())
         given = getattr(leaf, "sharding", None) if own else None
         if isinstance(given, NamedSharding):

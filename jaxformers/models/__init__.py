@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -89,6 +90,7 @@ class Task:
     absolute keys. at: where the backbone sits in our tree. prefix: where it sits in the checkpoint, None
     for the family's own.
     backbone: how to build it, when it is not the family's base model. beside: files that may hold the head.
+    modules: as the family's, None where they are the same.
     """
 
     architecture: str
@@ -99,6 +101,7 @@ class Task:
     backbone: Callable[[Any], nn.Module] | None = None
     backbone_keys: KeyMap | Callable[[Any], KeyMap] | None = None
     beside: Beside | None = None
+    modules: tuple[tuple[str, str], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,8 @@ class Family:
     init: {pattern of our parameter path: initializer}, where transformers' scheme is not normal(initializer_range).
     constants: patterns of parameters that always start the same, so that a checkpoint may lack them.
     adapt: (config, checkpoint) -> config, for what only the tensors tell.
+    modules: (pattern, replacement) from a module's name in checkpoints to its name in transformers, where these
+    differ; adapters are named after the latter.
     """
 
     config: type[Config]
@@ -120,6 +125,7 @@ class Family:
     init: Callable[[Any], Mapping[str, Callable]] | None = None
     constants: tuple[str, ...] = ()
     adapt: Callable[[Any, Mapping[str, Any]], Any] | None = None
+    modules: tuple[tuple[str, str], ...] = ()
 
     @property
     def model_type(self) -> str:
@@ -192,6 +198,13 @@ class Blueprint:
     def keys(self, prefix: str | None = None) -> KeyMap:
         """The whole key table, with the backbone at `prefix` in the checkpoint; None is where this class saves it."""
         return self.base_keys.under(self.at, self.prefix if prefix is None else prefix) | self.head_keys
+
+    def module_name(self, key: str) -> str:
+        """transformers' name of a module, given its name in checkpoints of this class."""
+        own = None if self.task is None else self.family.tasks[self.task].modules
+        for pattern, replacement in self.family.modules if own is None else own:
+            key = re.sub(pattern, replacement, key)
+        return key
 
     @property
     def prefixes(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxformers.core.context import Context
+from jaxformers.nn.low_rank import declare_tied, low_rank_rows
 from jaxformers.nn.param import Normal, dropout, param
 from jaxformers.ops.dot import dot_transposed
 
@@ -23,10 +24,11 @@ class Embed(nn.Module):
         self.embedding = param(self, "embedding", self.init, (self.size, self.width), self.axes)
 
     def __call__(self, ids: jax.Array) -> jax.Array:
-        return jnp.take(self.embedding, ids, axis=0)
+        return low_rank_rows(self, ids, jnp.take(self.embedding, ids, axis=0), self.axes, self.size)
 
     def attend(self, x: jax.Array) -> jax.Array:
         """Scores of every entry. x [..., width] -> [..., size]."""
+        declare_tied(self)
         return dot_transposed(x, self.embedding)
 
     def factors(self, x: jax.Array) -> tuple[jax.Array, jax.Array, None]:
@@ -41,7 +43,7 @@ class ScaledEmbed(Embed):
 
     def __call__(self, ids: jax.Array) -> jax.Array:
         # The factor is rounded to the table's precision, as the checkpoints were trained.
-        return jnp.take(self.embedding, ids, axis=0) * jnp.asarray(self.scale, self.embedding.dtype)
+        return super().__call__(ids) * jnp.asarray(self.scale, self.embedding.dtype)
 
 
 class LearnedPositions(nn.Module):

@@ -9,12 +9,13 @@ from collections.abc import Callable
 import jax
 from flax import linen as nn
 
+from jaxformers.nn.low_rank import low_rank, low_rank_factors
 from jaxformers.nn.param import ZEROS, Normal, param
 from jaxformers.ops.dot import dot_transposed
 
 
 class Linear(nn.Module):
-    """y = x W^T + b, with W [features, in]. axes: the logical names of (in, features)."""
+    """y = x W^T + b, with W [features, in], and what an adapter adds. axes: the logical names of (in, features)."""
 
     features: int
     bias: bool = False
@@ -26,9 +27,9 @@ class Linear(nn.Module):
         y = dot_transposed(x, param(self, "weight", self.init, (self.features, x.shape[-1]), self.axes[::-1]))
         if self.bias:
             y = y + param(self, "bias", ZEROS, (self.features,), self.axes[1:])
-        return y
+        return low_rank(self, x, y, self.axes)
 
     def factors(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array | None]:
         """h, W and b of which the output is h W^T + b, for who multiplies in another way; the weights must be there."""
         bias = nn.meta.unbox(self.get_variable("params", "bias")) if self.bias else None
-        return x, nn.meta.unbox(self.get_variable("params", "weight")), bias
+        return *low_rank_factors(self, x, nn.meta.unbox(self.get_variable("params", "weight"))), bias

@@ -12,6 +12,7 @@ from jaxformers.core.context import Context
 from jaxformers.core.sharding import constrain
 from jaxformers.core.state import SsmState
 from jaxformers.nn.linear import Linear
+from jaxformers.nn.low_rank import low_rank
 from jaxformers.nn.param import ONES, ZEROS, Normal, param
 from jaxformers.nn.recurrent import CausalConv, hide_padding
 from jaxformers.ops.dot import dot
@@ -26,6 +27,7 @@ class TimeStep(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         y = dot(x, param(self, "kernel", Normal(), (x.shape[-1], self.width), (None, "mlp")))
+        y = low_rank(self, x, y, (None, "mlp"))
         bias = param(self, "bias", ZEROS, (self.width,), ("mlp",))
         return jax.nn.softplus(y.astype(jnp.float32) + bias.astype(jnp.float32))
 
@@ -80,7 +82,8 @@ class MambaMixer(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, ctx: Context, state: SsmState | None = None):
         projected = Linear(2 * self.width, self.bias, ("embed", "mlp"), name="in_proj")(hide_padding(x, ctx))
-        h, gate = jnp.split(constrain(projected, "batch", "length", "mlp"), 2, axis=-1)
+        # A recurrence goes through all tokens in order: each device has them all, and its own channels.
+        h, gate = jnp.split(constrain(projected, "batch", None, "mlp"), 2, axis=-1)
         h, conv = CausalConv(self.kernel, self.conv_bias, name="conv1d")(h, None if state is None else state.conv)
         h = hide_padding(self.act(h).astype(x.dtype), ctx)
         steps = Linear(self.rank + 2 * self.states, axes=("mlp", None), name="x_proj")(h)

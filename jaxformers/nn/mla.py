@@ -12,6 +12,7 @@ from jaxformers.core.sharding import constrain
 from jaxformers.core.state import KVCache
 from jaxformers.nn.attention import attend, split_heads
 from jaxformers.nn.linear import Linear
+from jaxformers.nn.low_rank import low_rank, updated
 from jaxformers.nn.param import Normal, param
 from jaxformers.nn.position import Rope
 from jaxformers.ops.dot import dot, einsum
@@ -31,12 +32,13 @@ class Grow(nn.Module):
 
     def halves(self) -> tuple[jax.Array, jax.Array]:
         """Kernels of the keys [R,H,Dk] and of the values [R,H,Dv]."""
-        both = split_heads(self.kernel, self.heads)
+        both = split_heads(updated(self, self.kernel, (None, "heads")), self.heads)
         return both[..., : self.key_dim], both[..., self.key_dim :]
 
     def __call__(self, latent: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Keys [B,S,H,Dk] and values [B,S,H,Dv] of a latent [B,S,R]."""
-        both = split_heads(dot(latent, self.kernel), self.heads)
+        grown = low_rank(self, latent, dot(latent, self.kernel), (None, "heads"))
+        both = split_heads(grown, self.heads)
         return both[..., : self.key_dim], both[..., self.key_dim :]
 
     def shrink(self, q: jax.Array) -> jax.Array:

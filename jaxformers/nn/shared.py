@@ -20,8 +20,8 @@ class Repeated(nn.Module):
             x, _, records = run(self.pattern, x, ctx, None, self.remat)
             return x, records
 
-        rngs = {"params": False, "dropout": True}
-        scan = nn.scan(body, variable_broadcast="params", split_rngs=rngs, length=self.repeats)
+        rngs = {"params": False, "dropout": True, "lora": True}
+        scan = nn.scan(body, variable_broadcast=["params", "lora"], split_rngs=rngs, length=self.repeats)
         x, records = scan(self, x, None)
         return x, [jax.tree.map(lambda r, n=n: r[n], one) for n in range(self.repeats) for one in records]
 

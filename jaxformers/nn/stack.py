@@ -80,8 +80,8 @@ class Segment(nn.Module):
 
         scan = nn.scan(
             body,
-            variable_axes={"params": 0, "intermediates": 0},
-            split_rngs={"params": True, "dropout": True},
+            variable_axes={"params": 0, "lora": 0, "intermediates": 0},
+            split_rngs={"params": True, "dropout": True, "lora": True},
             length=self.repeats,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
@@ -118,7 +118,7 @@ def run(layers: Layers, x: jax.Array, ctx: Context, state: tuple | None, remat: 
         if remat is not None:
             call = nn.remat(call, policy=remat_policy(remat), prevent_cse=False)
         x, new, seen = call(block.copy(name=str(start + n)), x, ctx, None if state is None else state[n])
-        x = constrain(x, "batch", "length", None) if x.ndim == 3 else x
+        x = constrain(x, "batch", "length", None) if x.ndim == 3 else constrain(x, "batch", *(None,) * (x.ndim - 1))
         states.append(new)
         records.append({**seen, "hidden_states": x} if ctx.records("hidden_states") else seen)
     return x, None if state is None else tuple(states), records

@@ -6,7 +6,8 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxformers.core.sharding import Rules, spec
-from jaxformers.hub.abstract import Path, abstract_params
+from jaxformers.hub.abstract import Path
+from jaxformers.hub.adapted import abstract_leaves
 from jaxformers.hub.load import leaf_shardings
 from jaxformers.hub.model import Model
 from jaxformers.training.data.device import one_to_device
@@ -17,9 +18,9 @@ from jaxformers.training.trainable import leaf_paths, word
 def model_shardings(model: Model, mesh: Mesh, rules: Rules) -> list[NamedSharding]:
     """A sharding for every leaf, in the order of `jax.tree.leaves(model)`.
 
-    Leaves that the module does not name, such as adapters, stay where they are on this mesh, or are replicated.
+    Leaves that neither the module nor its adapter names stay where they are on this mesh, or are replicated.
     """
-    known = leaf_shardings(abstract_params(model.module), mesh, rules)
+    known = leaf_shardings(abstract_leaves(model.module, model.adapter), mesh, rules)
     pairs = zip(leaf_paths(model), jax.tree.leaves(model), strict=True)
     return [known[path] if path in known else keep(leaf, mesh) for path, leaf in pairs]
 

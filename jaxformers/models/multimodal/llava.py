@@ -129,7 +129,14 @@ def head(c: Any, backbone: Any) -> VisionLanguageLM:
     return VisionLanguageLM(backbone, None if c.tie_word_embeddings else lm_head(c.text_config))
 
 
-LM = Task("LlavaForConditionalGeneration", head, head_keys)
+# Checkpoints keep the names of transformers 4; its version 5 calls the modules by others.
+MODULES = ((r"^language_model\.model\.", "language_model."),)
+HEAD_MODULES = (
+    (r"^language_model\.lm_head$", "lm_head"),
+    (r"^language_model\.model\.", "model.language_model."),
+    (r"^(vision_tower|multi_modal_projector)\.", r"model.\1."),
+)
+LM = Task("LlavaForConditionalGeneration", head, head_keys, modules=HEAD_MODULES)
 TASKS = {"ImageTextToText": LM, "PreTraining": LM, "MultimodalLM": LM}
 
-register(Family(LlavaConfig, "LlavaModel", llava, llava_keys, "", TASKS, llava_init))
+register(Family(LlavaConfig, "LlavaModel", llava, llava_keys, "", TASKS, llava_init, modules=MODULES))

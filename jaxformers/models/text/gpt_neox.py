@@ -105,5 +105,8 @@ def embed_out(c: Any) -> KeyMap:
 
 
 HEADS = gpt_tasks("GPTNeoX", "gpt_neox")
-TASKS = {**HEADS, "CausalLM": Task("GPTNeoXForCausalLM", HEADS["CausalLM"].build, embed_out)}
+TASKS = {
+    **HEADS,
+    "CausalLM": Task("GPTNeoXForCausalLM", HEADS["CausalLM"].build, embed_out, modules=((r"^embed_out$", "lm_head"),)),
+}
 register(Family(GPTNeoXConfig, "GPTNeoXModel", gpt_neox, gpt_neox_keys, "gpt_neox", TASKS))

@@ -251,4 +251,12 @@ TASKS = {
     "UniversalSegmentation": SEGMENTATION,
 }
 
-register(Family(DetrConfig, "DetrModel", detr, detr_keys, "model", TASKS, detr_init))
+# Checkpoints keep the names of transformers 4; its version 5 calls the modules by others.
+MODULES = (
+    (r"out_proj$", "o_proj"),
+    (r"layers\.(\d+)\.(fc[12])$", r"layers.\1.mlp.\2"),
+    (r"([qk])_linear$", r"\1_proj"),
+    (r"backbone\.conv_encoder", "backbone"),
+)
+
+register(Family(DetrConfig, "DetrModel", detr, detr_keys, "model", TASKS, detr_init, modules=MODULES))

@@ -10,7 +10,15 @@ from jaxformers.core.keymap import KeyMap, Part
 from jaxformers.heads.vision import FeatureTokens, ImageClassifier, first_and_mean
 from jaxformers.models import Family, Task, register
 from jaxformers.models.vision.stages import StagedConfig
-from jaxformers.models.vision.vit import CLASSIFIER, EMBEDDING_KEYS, LAYER, image_attention, image_embeddings, vit_init
+from jaxformers.models.vision.vit import (
+    ATTENTION_MODULES,
+    CLASSIFIER,
+    EMBEDDING_KEYS,
+    LAYER,
+    image_attention,
+    image_embeddings,
+    vit_init,
+)
 from jaxformers.nn.image_encoder import FirstToken, ImageEncoder
 from jaxformers.nn.layer_scale import LayerScale
 from jaxformers.nn.mlp import GatedMlp, Mlp
@@ -101,4 +109,4 @@ TASKS = {
     "Backbone": Task("Dinov2Backbone", feature_maps, prefix=""),
 }
 
-register(Family(Dinov2Config, "Dinov2Model", dinov2, dinov2_keys, "dinov2", TASKS, vit_init))
+register(Family(Dinov2Config, "Dinov2Model", dinov2, dinov2_keys, "dinov2", TASKS, vit_init, modules=ATTENTION_MODULES))

@@ -148,4 +148,12 @@ TASKS = {
     "Backbone": Task("SwinBackbone", feature_maps, norm_keys, prefix="", backbone=backbone),
 }
 
-register(Family(SwinConfig, "SwinModel", encoder, SWIN_KEYS, "swin", TASKS))
+# Checkpoints keep the names of transformers 4; its version 5 calls the modules by others.
+MODULES = (
+    *((rf"attention\.self\.{name}$", f"attention.{name[0]}_proj") for name in ("query", "key", "value")),
+    (r"attention\.output\.dense$", "attention.o_proj"),
+    (r"intermediate\.dense$", "mlp.fc1"),
+    (r"(\d)\.output\.dense$", r"\1.mlp.fc2"),
+)
+
+register(Family(SwinConfig, "SwinModel", encoder, SWIN_KEYS, "swin", TASKS, modules=MODULES))

@@ -123,4 +123,16 @@ TASKS = {
     ),
 }
 
-register(Family(ViTConfig, "ViTModel", vit, VIT_KEYS, "vit", TASKS, vit_init))
+# Checkpoints keep the names of transformers 4; its version 5 calls the modules by others.
+ATTENTION_MODULES = (
+    *((rf"attention\.attention\.{name}$", f"attention.{name[0]}_proj") for name in ("query", "key", "value")),
+    (r"attention\.output\.dense$", "attention.o_proj"),
+)
+MODULES = (
+    *ATTENTION_MODULES,
+    (r"intermediate\.dense$", "mlp.fc1"),
+    (r"(\d)\.output\.dense$", r"\1.mlp.fc2"),
+    (r"encoder\.layer\.(\d+)\.", r"layers.\1."),
+)
+
+register(Family(ViTConfig, "ViTModel", vit, VIT_KEYS, "vit", TASKS, vit_init, modules=MODULES))

@@ -68,7 +68,7 @@ class XVectorLoss:
     def __call__(self, model: Model, batch: Batch, key: jax.Array | None = None) -> LossOutput:
         labels = jnp.asarray(labels_of(batch, "labels")).reshape(-1)
         x = run(model, batch, ("labels",), key).logits.astype(jnp.float32)
-        voices = model.params["classes"].astype(jnp.float32)
+        voices = model.variables["params"]["classes"].astype(jnp.float32)
         cosines = unit(x, 1) @ unit(voices, 0)
         own = labels[:, None] == jnp.arange(cosines.shape[1])
         return categorical(self.scale * jnp.where(own, cosines - self.margin, cosines), labels)
