@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from jaxformers.pipelines.tasks import pipeline
     from jaxformers.training.data.device import to_device
     from jaxformers.training.data.loader import DataLoader
+    from jaxformers.training.metrics.choice import metric, metrics_for
     from jaxformers.training.evaluate import make_eval_step
     from jaxformers.training.losses.choose import loss_for
     from jaxformers.training.losses.output import LossOutput
@@ -90,6 +91,8 @@ _HOME = {
     "pipeline": "pipelines.tasks",
     "to_device": "training.data.device",
     "DataLoader": "training.data.loader",
+    "metric": "training.metrics.choice",
+    "metrics_for": "training.metrics.choice",
     "LossOutput": "training.losses.output",
     "make_eval_step": "training.evaluate",
     "make_train_step": "training.step",
