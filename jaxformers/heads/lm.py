@@ -49,8 +49,8 @@ class CausalLM(nn.Module):
     def scoring(self, input_ids: jax.Array | None = None, **kwargs) -> Scoring:
         """What the scores are made of; the arguments are the backbone's."""
         out = self.backbone(input_ids, **kwargs)
-        factors = (self.head or self.backbone.embed).factors(out.last_hidden_state)
-        return Scoring(*factors, records_of(out), self.logit_scale, self.softcap)
+        h, matrix, bias = (self.head or self.backbone.embed).factors(out.last_hidden_state)
+        return Scoring(h, matrix, bias, records_of(out), self.logit_scale, self.softcap)
 
 
 class MaskedHead(nn.Module):

@@ -1,5 +1,7 @@
 """Language models of sparse decoders: logits, and the loss that evens out the experts' load."""
 
+from dataclasses import replace
+
 import jax
 from flax import struct
 
@@ -32,7 +34,7 @@ class MoeCausalLM(CausalLM):
         """As CausalLM's, with the load-balancing loss among the records."""
         out = super().scoring(input_ids, attention_mask=attention_mask, **kwargs)
         loss = self.balance(out.records["router_logits"], attention_mask)
-        return out.replace(records={**out.records, "aux_loss": loss})
+        return replace(out, records={**out.records, "aux_loss": loss})
 
     def balance(self, logits: tuple[jax.Array, ...] | None, attention_mask: jax.Array | None) -> jax.Array | None:
         """The load-balancing loss of the routers' logits, None where none were asked for."""

@@ -112,6 +112,18 @@ def test_no_scores_of_all_words_on_one_device() -> None:
     assert max(a * b for a, b in found) < whole
 
 
+def test_half_precision() -> None:
+    """In bfloat16 scores and sums are float32: values are exact for these inputs, gradients are rounded once."""
+    x, matrix, labels, bias = case()
+    small = (x.astype(jnp.bfloat16), matrix.astype(jnp.bfloat16), labels, bias)
+    (value, _), grads = both(FORMS["everything"], 5, small)
+    wide = tuple(a.astype(jnp.float32) for a in small[:2])
+    (exact, _), exact_grads = both(FORMS["everything"], 5, (*wide, labels, bias))
+    np.testing.assert_allclose(value, exact, rtol=1e-5)
+    assert [g.dtype for g in grads] == [jnp.bfloat16, jnp.bfloat16, jnp.float32]
+    check_equal([g.astype(jnp.float32) for g in grads[:2]], exact_grads[:2], 1e-2)
+
+
 def test_memory() -> None:
     """What compilation reserves for value and gradients is a small part of the scores, whose plain form takes all."""
     tokens, width, words = 8192, 64, 32768

@@ -38,8 +38,7 @@ class CausalLoss(WordLoss):
     def balanced(self, out: LossOutput, balance: jax.Array, config: Any) -> LossOutput:
         """The loss with the experts' load added."""
         weight = config.router_aux_loss_coef if self.router_aux_loss_coef is None else self.router_aux_loss_coef
-        out = out.replace(metrics={"cross_entropy": out.total, **out.metrics})
-        return out.plus(aux_loss=weight * balance)
+        return out.told("cross_entropy").plus(aux_loss=weight * balance)
 
 
 def targets(model: Model, batch: Batch) -> jax.Array:

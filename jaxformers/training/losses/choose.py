@@ -97,9 +97,7 @@ def check_task(task: str | None) -> None:
         return
     known = ", ".join(sorted({*LOSSES, *BY_TYPE}))
     if task is None or task == "TextEncoding":
-        what = (
-            "a base model has no loss of its own: take 'SentenceSimilarity', which compares pairs of texts, or a head"
-        )
+        what = "a base model has no loss of its own: take a head, or 'SentenceSimilarity', which compares texts"
     else:
         what = f"transformers has no loss for {task!r}" if task in TASKS else f"there is no task {task!r}"
     raise ValueError(f"{what}. Tasks with a loss are {known}; a loss is any function (model, batch, key) -> LossOutput")

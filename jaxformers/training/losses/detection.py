@@ -29,17 +29,23 @@ class DetectionLoss:
     def __call__(self, model: Model, batch: Batch, key: jax.Array | None = None) -> LossOutput:
         c, objects = model.config, Objects.of(batch)
         out = run(model, batch, LABELS, key)
-        parts = found(c, out.logits, out.pred_boxes, objects, out.pred_masks)
-        loss = weighted(c, parts)
-        for one in out.auxiliary_outputs or ():
-            loss += weighted(c, found(c, one["logits"], one["pred_boxes"], objects, None))
+        layers = [*(out.auxiliary_outputs or ()), {"logits": out.logits, "pred_boxes": out.pred_boxes}]
+        logits, boxes = (jnp.stack([one[name] for one in layers]) for name in ("logits", "pred_boxes"))
+        # All layers in one program: the matching is large to compile.
+        parts, query = jax.vmap(lambda z, box: found(c, z, box, objects))(logits, boxes)
+        loss = weighted(c, {name: part.sum() for name, part in parts.items()})
         count = jnp.maximum(objects.real.sum(), 1).astype(jnp.float32)
-        parts["cardinality_error"] = miscounted(out.logits, objects)
-        return LossOutput(loss * count, count, {name: part * count for name, part in parts.items()})
+        told = {name: part[-1] for name, part in parts.items()}
+        if out.pred_masks is not None:
+            drawn = jnp.take_along_axis(out.pred_masks, query[-1, ..., None, None], axis=1)
+            masks = of_masks(drawn, objects, count)
+            loss, told = loss + weighted(c, masks), {**told, **masks}
+        told["cardinality_error"] = miscounted(out.logits, objects)
+        return LossOutput(loss * count, count, {name: part * count for name, part in told.items()})
 
 
 def weighted(config: Any, parts: Parts) -> jax.Array:
-    """The sum of one layer's losses."""
+    """The sum of some losses, by the config's weights."""
     weights = {
         "loss_ce": 1.0,
         "loss_bbox": config.bbox_loss_coefficient,
@@ -47,24 +53,22 @@ def weighted(config: Any, parts: Parts) -> jax.Array:
         "loss_mask": config.mask_loss_coefficient,
         "loss_dice": config.dice_loss_coefficient,
     }
-    return sum((weights[name] * part for name, part in parts.items()), jnp.float32(0))
+    return jnp.stack([weights[name] * part for name, part in parts.items()]).sum()
 
 
-def found(config: Any, logits: jax.Array, boxes: jax.Array, objects: Objects, masks: jax.Array | None) -> Parts:
-    """The losses of one layer's queries."""
+def found(config: Any, logits: jax.Array, boxes: jax.Array, objects: Objects) -> tuple[Parts, jax.Array]:
+    """The losses of one layer's queries, and the query of each object [B,N]."""
     query = match(logits, boxes, objects, config)
     count = jnp.maximum(objects.real.sum(), 1)
-    parts = {"loss_ce": of_classes(config, logits.astype(jnp.float32), objects, query)}
     boxes = jnp.take_along_axis(boxes.astype(jnp.float32), query[..., None], axis=1)
     apart = jnp.abs(boxes - objects.boxes).sum(axis=-1)
-    parts["loss_bbox"] = jnp.where(objects.real, apart, 0.0).sum() / count
     agree = generalized_iou(corners(boxes), corners(objects.boxes))
-    parts["loss_giou"] = jnp.where(objects.real, 1.0 - agree, 0.0).sum() / count
-    if masks is not None:
-        if objects.masks is None:
-            raise KeyError("segmentation needs `masks` [B,N,H,W] of the objects in the batch")
-        parts |= of_masks(jnp.take_along_axis(masks, query[..., None, None], axis=1), objects, count)
-    return parts
+    parts = {
+        "loss_ce": of_classes(config, logits.astype(jnp.float32), objects, query),
+        "loss_bbox": jnp.where(objects.real, apart, 0.0).sum() / count,
+        "loss_giou": jnp.where(objects.real, 1.0 - agree, 0.0).sum() / count,
+    }
+    return parts, query
 
 
 def of_classes(config: Any, logits: jax.Array, objects: Objects, query: jax.Array) -> jax.Array:
@@ -79,7 +83,9 @@ def of_classes(config: Any, logits: jax.Array, objects: Objects, query: jax.Arra
 
 def of_masks(scores: jax.Array, objects: Objects, count: jax.Array) -> Parts:
     """Focal and Dice losses of the masks' scores [B,N,h,w], enlarged to the objects' masks."""
-    target = objects.masks.astype(jnp.float32)  # type: ignore[union-attr]
+    if objects.masks is None:
+        raise KeyError("segmentation needs `masks` [B,N,H,W] of the objects in the batch")
+    target = objects.masks.astype(jnp.float32)
     size = target.shape
     scores = jax.image.resize(scores.astype(jnp.float32), size, "bilinear", antialias=False).reshape(*size[:2], -1)
     target = target.reshape(*size[:2], -1)

@@ -33,14 +33,19 @@ class LossOutput:
         return self.total / jnp.maximum(self.weight, 1e-30)
 
     def __add__(self, other: "LossOutput") -> "LossOutput":
-        names = {**self.metrics, **other.metrics}
-        metrics = {n: self.metrics.get(n, 0.0) + other.metrics.get(n, 0.0) for n in names}
+        metrics = dict(self.metrics)
+        for name, value in other.metrics.items():
+            metrics[name] = metrics[name] + value if name in metrics else value
         return LossOutput(self.total + other.total, self.weight + other.weight, metrics)
 
     def plus(self, **means: jax.Array) -> "LossOutput":
         """The loss with means added to it, each also told among the metrics under its name."""
         sums = {name: mean * self.weight for name, mean in means.items()}
         return LossOutput(self.total + sum(sums.values()), self.weight, {**self.metrics, **sums})
+
+    def told(self, name: str) -> "LossOutput":
+        """The same with the loss so far among the metrics."""
+        return LossOutput(self.total, self.weight, {name: self.total, **self.metrics})
 
 
 def summed(losses: jax.Array, counts: jax.Array) -> LossOutput:

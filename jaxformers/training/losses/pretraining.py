@@ -29,7 +29,7 @@ class SentencePairLoss(WordLoss):
         scoring = run(model, batch, ("labels", *PAIRS), key, method="scoring")
         words = self.words(model, scoring, labels)
         pairs = categorical(scoring.records["relation"], relation.reshape(-1))
-        return words.replace(metrics={"words": words.total, **words.metrics}).plus(pairs=pairs.mean)
+        return words.told("words").plus(pairs=pairs.mean)
 
 
 @dataclass(frozen=True)

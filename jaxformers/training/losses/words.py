@@ -33,7 +33,6 @@ class WordLoss:
             losses, total = linear_cross_entropy(hidden, matrix, labels, bias, scores=scores, chunk=self.chunk)
         counts = labels != IGNORED
         out = summed(losses, counts)
-        if self.z_loss:
-            out = out.replace(metrics={**out.metrics, "cross_entropy": out.total})
-            out = out.plus(z_loss=self.z_loss * summed(jnp.square(total), counts).mean)
-        return out
+        if not self.z_loss:
+            return out
+        return out.told("cross_entropy").plus(z_loss=self.z_loss * summed(jnp.square(total), counts).mean)
