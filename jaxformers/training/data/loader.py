@@ -74,6 +74,7 @@ class DataLoader:
         self.read = Reader(self.source, transform, threads)
         self.rows = self.make_stage()
         self.running: Any = None
+        self.shapes: dict[str, tuple[int, ...]] = {}
         self.reset()
 
     @property
@@ -169,9 +170,20 @@ class DataLoader:
         own = [rows[i] for i in chosen]
         own = own if self.pack is not None else self.read(own)
         batch = collated(self.collate, own, *self.draws(epoch, [first + i for i in chosen]))
+        self.check_shapes(batch)
         if share.stop > len(rows):
             batch = fill_rows(batch, max(len(rows) - share.start, 0))
         return self.placed(batch)
+
+    def check_shapes(self, batch: dict[str, Any]) -> None:
+        """Raise DataError when batches differ in shape and other processes, with other rows, cannot know how."""
+        shapes = {name: np.shape(value)[1:] for name, value in batch.items()}
+        self.shapes = self.shapes or shapes
+        if self.process_count > 1 and shapes != self.shapes:
+            raise DataError(
+                f"batches of several processes need one shape for all; found {self.shapes}, then {shapes}: "
+                "collate with padding='max_length' or a single bucket, or pack the rows"
+            )
 
     def draws(self, epoch: int, places: list[int]) -> tuple[Draws, ...]:
         """What a random collator draws from; nothing for the others."""

@@ -1,11 +1,14 @@
 """Prefetch: a thread that makes the next batches while the device computes, a few ahead and no more."""
 
+import atexit
 import queue
 import threading
+import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 _END = object()
+_RUNNING: weakref.WeakSet = weakref.WeakSet()
 
 
 class Prefetch(Iterator):
@@ -16,6 +19,7 @@ class Prefetch(Iterator):
         self.stopped = threading.Event()
         self.thread = threading.Thread(target=self.work, args=(items,), name="jaxformers-prefetch", daemon=True)
         self.thread.start()
+        _RUNNING.add(self)
 
     def work(self, items: Iterable) -> None:
         """What the thread does."""
@@ -52,3 +56,10 @@ class Prefetch(Iterator):
         """Stop the thread and wait for it; what it had made is dropped."""
         self.stopped.set()
         self.thread.join()
+
+
+@atexit.register
+def close_all() -> None:
+    """End every thread before the interpreter does: one that is inside jax at that moment would crash the process."""
+    for one in list(_RUNNING):
+        one.close()

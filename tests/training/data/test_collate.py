@@ -243,6 +243,26 @@ def test_mixed_images_and_labels_have_the_same_shares() -> None:
         collate.DataCollatorForImageClassification(mixup=1.0)
 
 
+def test_objects_have_places_of_their_own() -> None:
+    rows = [
+        {"pixel_values": np.ones((3, 4, 6)), "labels": {"class_labels": [1, 2], "boxes": np.full((2, 4), 0.5)}},
+        {"pixel_values": np.ones((3, 5, 2)), "labels": {"class_labels": [3], "boxes": [[0.1, 0.2, 0.3, 0.4]]}},
+    ]
+    batch = collate.collator_for("ObjectDetection", room=3)(rows)
+    assert batch["pixel_values"].shape == (2, 3, 5, 6) and batch["pixel_mask"].sum(axis=(1, 2)).tolist() == [24, 10]
+    assert batch["class_labels"].tolist() == [[1, 2, -100], [3, -100, -100]] and batch["boxes"].shape == (2, 3, 4)
+    assert batch["pixel_values"].sum() == 3 * 34
+    fixed = collate.DataCollatorForObjectDetection(size=(8, 8))(rows)
+    assert fixed["pixel_values"].shape == (2, 3, 8, 8) and fixed["class_labels"].shape == (2, 100)
+    for options, message in (
+        ({"room": 1}, "row 0 .* has 2 objects, there is room for 1"),
+        ({"size": (4, 4)}, "row 0 .* 4 by 6"),
+    ):
+        loader = jf.DataLoader(rows, batch_size=2, collate=collate.DataCollatorForObjectDetection(**options))
+        with pytest.raises(DataError, match=message):
+            list(loader)
+
+
 def test_pairs_are_padded_part_by_part(ours) -> None:
     rows = [
         {**dict(ours(a)), **{f"positive_{k}": v for k, v in dict(ours(b)).items()}}

@@ -101,6 +101,15 @@ def test_processes_make_disjoint_parts_that_cover_the_batch(kind: str, last: str
             np.testing.assert_array_equal(together, batch[name])
 
 
+def test_processes_need_batches_of_one_shape() -> None:
+    rows = [{"x": [1] * (1 if i < 4 else 2)} for i in range(8)]
+    assert len(list(DataLoader(rows, batch_size=4, epochs=1))) == 2
+    with pytest.raises(
+        DataError, match=r"need one shape for all; found \{'x': \(1,\)\}, then \{'x': \(2,\)\}: collate"
+    ):
+        list(DataLoader(rows, batch_size=4, epochs=1, process_count=2))
+
+
 def test_a_state_is_the_same_for_any_number_of_processes() -> None:
     make = partial(DataLoader, ROWS, batch_size=4, epochs=2, shuffle=True)
     one = make(process_index=1, process_count=2)

@@ -5,6 +5,7 @@ from jaxformers.training.data.collate.choice import collator_for
 from jaxformers.training.data.collate.denoising import DataCollatorForDenoising
 from jaxformers.training.data.collate.images import DataCollatorForImageClassification
 from jaxformers.training.data.collate.language_modeling import DataCollatorForLanguageModeling
+from jaxformers.training.data.collate.objects import DataCollatorForObjectDetection
 from jaxformers.training.data.collate.padding import (
     DataCollatorForMultipleChoice,
     DataCollatorForPairs,
@@ -21,6 +22,7 @@ __all__ = [
     "DataCollatorForImageClassification",
     "DataCollatorForLanguageModeling",
     "DataCollatorForMultipleChoice",
+    "DataCollatorForObjectDetection",
     "DataCollatorForPairs",
     "DataCollatorForSeq2Seq",
     "DataCollatorForSpanCorruption",

@@ -5,6 +5,7 @@ from typing import Any
 from jaxformers.training.data.collate.arrays import collate_arrays
 from jaxformers.training.data.collate.images import DataCollatorForImageClassification
 from jaxformers.training.data.collate.language_modeling import DataCollatorForLanguageModeling
+from jaxformers.training.data.collate.objects import DataCollatorForObjectDetection
 from jaxformers.training.data.collate.padding import (
     DataCollatorForMultipleChoice,
     DataCollatorForPairs,
@@ -23,6 +24,11 @@ BY_TASK = {
     "SpeechSeq2Seq": DataCollatorForSpeechSeq2Seq,
     "ZeroShotImageClassification": DataCollatorForPairs,
 }
+OF_IMAGES = {
+    "ImageClassification": DataCollatorForImageClassification,
+    "ObjectDetection": DataCollatorForObjectDetection,
+    "ImageSegmentation": DataCollatorForObjectDetection,
+}
 
 
 def collator_for(task: str | None, processing: Any = None, **options: Any) -> Any:
@@ -32,8 +38,8 @@ def collator_for(task: str | None, processing: Any = None, **options: Any) -> An
     """
     if task in ("CTC", "SpeechSeq2Seq"):
         return BY_TASK[task](processing, **options)
-    if task == "ImageClassification":
-        return DataCollatorForImageClassification(**options)
+    if task in OF_IMAGES:
+        return OF_IMAGES[task](**options)
     tokenizer = getattr(processing, "tokenizer", processing)
     if not hasattr(tokenizer, "pad_token_id"):
         return collate_arrays
