@@ -25,3 +25,9 @@ def use(folder: Path) -> None:
     jf.KeyMap({"embed": jf.Part("wte", in_out=True)})
     out = jf.loss_for(model, z_loss=1e-4)(model, {}, None)
     assert_type(out, jf.LossOutput)
+    loader = jf.DataLoader([{"x": 1}], batch_size=1, epochs=1)
+    loader.restore(loader.state())
+    for batch in loader:
+        jf.to_device(batch, None)
+    jf.metric("f1", average="macro")([1], [1])
+    assert jf.metrics_for(model, tokenizer=tokenizer) is not None
