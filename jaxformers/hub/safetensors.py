@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
@@ -134,8 +134,7 @@ def write(
 
     On any error the half-written file is removed. `progress` is told the bytes of every block written.
     """
-    # Wide dtypes first, as the safetensors package does it: every tensor is then aligned to its own item size.
-    entries = sorted(listed(path, tensors), key=lambda item: -np.dtype(item[1].dtype).itemsize)
+    entries = widest_first(listed(path, tensors))
     header: dict[str, object] = {"__metadata__": dict(metadata or {"format": "pt"})}
     end = 0
     for name, entry in entries:
@@ -163,6 +162,17 @@ def listed(path: str | os.PathLike, tensors: Tensors) -> list[tuple[str, Entry]]
     if len(names) != len(pairs) or "__metadata__" in names:
         raise CheckpointError(f"{path}: a tensor name comes twice or is '__metadata__'; give each its own name.")
     return [(name, as_entry(value)) for name, value in pairs]
+
+
+def widest_first(entries: list[tuple[str, Entry]]) -> list[tuple[str, Entry]]:
+    """As the safetensors package does it: every tensor is then aligned to its own item size."""
+    return sorted(entries, key=lambda item: -np.dtype(item[1].dtype).itemsize)
+
+
+def in_order(tensors: Tensors, shard_size: str | int) -> Iterator[Entry]:
+    """Entries in the order in which `write_sharded` asks for their values."""
+    for shard in split(listed("tensors", tensors), parse_size(shard_size)):
+        yield from (entry for _, entry in widest_first(shard))
 
 
 def as_entry(value: Entry | ArrayLike) -> Entry:

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxformers.core.keymap import KeyMap, Piece, their_shape, to_theirs
 from jaxformers.hub.abstract import Path, flatten
@@ -17,10 +19,30 @@ def materialise(shape: tuple[int, ...], dtype: np.dtype, parts: Parts) -> np.nda
     """Copy together the leaves of ours that one checkpoint tensor is made of."""
     out = np.zeros(shape, dtype)
     for path, leaf, piece in parts:
-        value = np.asarray(leaf[piece.at] if piece.at else leaf)
+        value = gathered(leaf, piece.at)
         view = piece.part.view(out)
         view[...] = to_theirs(path[-1], value).reshape(view.shape)
     return out
+
+
+def gathered(leaf: Any, at: tuple[int, ...]) -> np.ndarray:
+    """The part of a leaf at some layer and expert; of one that lies on several processes, all must ask together."""
+    if getattr(leaf, "is_fully_addressable", True):
+        return np.asarray(leaf[at] if at else leaf)
+    # First cut, then copied to everyone: a whole stack of layers may not fit one device.
+    return np.asarray(replicated(leaf, at, NamedSharding(leaf.sharding.mesh, PartitionSpec())))
+
+
+@partial(jax.jit, static_argnums=2)
+def replicated(leaf: jax.Array, at: tuple[int, ...], everywhere: NamedSharding) -> jax.Array:
+    for index in at:
+        leaf = jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False)
+    return jax.lax.with_sharding_constraint(leaf, everywhere)
+
+
+def on_several_processes(params: Any) -> bool:
+    """Whether no process has the whole of the parameters."""
+    return not all(getattr(leaf, "is_fully_addressable", True) for leaf in jax.tree.leaves(params))
 
 
 def hf_entries(keys: KeyMap, params: Any) -> dict[str, Entry]:
