@@ -5,6 +5,7 @@ from jaxformers.training.data.files import read_rows
 from jaxformers.training.data.folders import ImageFolder
 from jaxformers.training.data.loader import DataLoader
 from jaxformers.training.data.packing import BestFit, ConcatSplit, FirstFit, PackedSource, packing_efficiency
+from jaxformers.training.data.position import all_states
 from jaxformers.training.data.sources import Stream
 from jaxformers.training.data.text import ProcessImage, Tokenize, TokenizeWords
 from jaxformers.training.data.tfds import tfds_source
@@ -20,6 +21,7 @@ __all__ = [
     "Stream",
     "Tokenize",
     "TokenizeWords",
+    "all_states",
     "host_share",
     "packing_efficiency",
     "read_rows",

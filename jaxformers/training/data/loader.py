@@ -1,7 +1,6 @@
 """DataLoader: from any source of rows to batches of arrays, in an order that a saved state continues exactly."""
 
 import inspect
-import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Literal
@@ -9,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxformers.core.errors import DataError
+from jaxformers.training.data import position
 from jaxformers.training.data.collate import collate_arrays
 from jaxformers.training.data.draws import Draws
 from jaxformers.training.data.fill import fill_rows
@@ -19,7 +19,6 @@ from jaxformers.training.data.sources import Stream, as_source
 from jaxformers.training.data.stages import Indexed, Stage, State, Streamed, Transformed, Windowed
 
 Last = Literal["drop", "keep", "fill"]
-VERSION = 1  # of what state() returns
 
 
 class DataLoader:
@@ -100,22 +99,18 @@ class DataLoader:
     def reset(self) -> None:
         """Go back to the beginning."""
         self.close()
-        self.position: State = {"epoch": 0, "batch": 0, "row": 0, "rows": None}
+        self.position: State = position.begin()
         self.ended = False
 
     def state(self) -> State:
         """Where the next batch stands after those delivered, JSON-able. `row`: real rows of the epoch so far."""
-        return {"version": VERSION, "seed": self.seed, **self.position}
+        return position.written(self.position, self.seed, self.owner)
 
     def restore(self, state: State) -> None:
-        """Go where a state stands. Raises DataError for a state of another seed or version."""
-        if state.get("version") != VERSION or state.get("seed") != self.seed:
-            raise DataError(
-                f"this state has version {state.get('version')} and seed {state.get('seed')}; expected {VERSION} and "
-                f"{self.seed}: continue with the seed it was saved with, or begin anew"
-            )
+        """Go where a state stands. Raises DataError for a state of another seed, version or process."""
+        place = position.read(state, self.seed, self.owner)
         self.close()
-        self.position = {name: json.loads(json.dumps(state[name])) for name in ("epoch", "batch", "row", "rows")}
+        self.position = place
         self.ended = False
 
     def close(self) -> None:
@@ -132,16 +127,16 @@ class DataLoader:
         made = self.made(dict(self.position))
         self.running = running = Prefetch(made, self.prefetch) if self.prefetch else made
         try:
-            for batch, position in running:
-                self.position = position
+            for batch, after in running:
+                self.position = after
                 yield batch
             self.ended = self.running is running  # and not closed by a restore in between
         finally:
             running.close()
 
-    def made(self, position: State) -> Iterator[tuple[dict[str, Any], State]]:
+    def made(self, start: State) -> Iterator[tuple[dict[str, Any], State]]:
         """Batches, each with the position after it."""
-        epoch, batch, row, state = (position[name] for name in ("epoch", "batch", "row", "rows"))
+        epoch, batch, row, state = (start[name] for name in position.FIELDS)
         while self.epochs is None or epoch < self.epochs:
             self.rows.begin(epoch, state)
             begun = batch
@@ -153,6 +148,11 @@ class DataLoader:
             if batch == begun == 0:
                 raise DataError(f"the data holds no batch of {self.batch_size} rows: give more rows, or another `last`")
             epoch, batch, row, state = epoch + 1, 0, 0, None
+
+    @property
+    def owner(self) -> tuple[int, int] | None:
+        """Which process of how many a state belongs to; None where all have the same."""
+        return (self.process_index, self.process_count) if self.readers > 1 else None
 
     @property
     def readers(self) -> int:

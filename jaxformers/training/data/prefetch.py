@@ -55,7 +55,8 @@ class Prefetch(Iterator):
     def close(self) -> None:
         """Stop the thread and wait for it; what it had made is dropped."""
         self.stopped.set()
-        self.thread.join()
+        if self.thread.is_alive():  # joining one that has ended fails while the interpreter ends
+            self.thread.join()
 
 
 @atexit.register

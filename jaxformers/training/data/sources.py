@@ -54,13 +54,27 @@ def as_source(given: Any) -> Any:
     if isinstance(given, Iterator):
         return Stream(Once(given))
     if isinstance(given, Iterable):
-        return Stream(Again(given), given if hasattr(given, "load_state_dict") else None)
+        return Stream(Again(given), given if remembers(given) else None)
     if callable(given):
         return Stream(Called(given))
     raise TypeError(
         f"a data set must be indexable, iterable, a mapping of columns or a function that returns an iterable; "
         f"found {type(given).__name__}"
     )
+
+
+def remembers(rows: Any) -> bool:
+    """Whether a data set's own state brings back every row: that of `datasets` forgets what a shuffle buffer held."""
+    if not hasattr(rows, "load_state_dict") or getattr(rows, "_shuffling", None) is not None:
+        return False
+    parts = [getattr(rows, "_ex_iterable", None)]
+    while parts:
+        part = parts.pop()
+        if type(part).__name__.startswith("BufferShuffled"):
+            return False
+        inner = [getattr(part, "ex_iterable", None), *(getattr(part, "ex_iterables", None) or ())]
+        parts += [one for one in inner if one is not None]
+    return True
 
 
 def grain_stream(given: Any) -> Stream:

@@ -228,6 +228,20 @@ def test_contradictions_are_refused(arguments, message) -> None:
         DataLoader("rows.jsonl", batch_size=1)
 
 
+def test_a_state_of_another_process_is_refused() -> None:
+    own = partial(DataLoader, ROWS, batch_size=4, split="source", process_count=2)
+    state = own(process_index=1).state()
+    for other, message in (
+        (own(), r"of process \[1, 2\].*here is \[0, 2\]"),
+        (DataLoader(ROWS, batch_size=4), "here is None"),
+    ):
+        with pytest.raises(DataError, match=message):
+            other.restore(state)
+    own(process_index=1).restore({"processes": [own().state(), state]})
+    with pytest.raises(DataError, match="of 3 processes.*here are 2 processes"):
+        own().restore({"processes": [state] * 3})
+
+
 def test_a_state_of_another_seed_is_refused() -> None:
     loader = DataLoader(ROWS, batch_size=4, seed=1)
     with pytest.raises(DataError, match="seed 1; expected 1 and 2"):

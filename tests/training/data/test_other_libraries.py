@@ -166,3 +166,24 @@ def test_data_sets_that_keep_their_state() -> None:
     again.restore(loader.state())
     next(iter(again))
     assert source.reads == 3
+
+
+class BufferShuffledExamplesIterable:
+    """The name by which `datasets` calls what its state forgets."""
+
+
+def test_states_that_forget_rows_are_not_trusted() -> None:
+    class Forgetful(Dataset):
+        def __init__(self, place: str) -> None:
+            super().__init__()
+            if place == "last":
+                self._shuffling = "a buffer"
+            else:
+                mapped = type("MappedExamplesIterable", (), {"ex_iterables": [BufferShuffledExamplesIterable()]})()
+                self._ex_iterable = type("MappedExamplesIterable", (), {"ex_iterable": mapped})()
+
+        def load_state_dict(self, state: dict) -> None:
+            raise AssertionError("this state is not exact")
+
+    for place in ("last", "inside"):
+        resumed(lambda: jf.DataLoader(Forgetful(place), batch_size=3, epochs=2, prefetch=0), 7)  # noqa: B023

@@ -31,6 +31,21 @@ for want, batch in zip(whole, loader, strict=True):
         np.testing.assert_array_equal(shard.data, want[shard.index])
     weights = jf.to_device({"w": np.arange(24).reshape(8, 3)[index * 4 : index * 4 + 4]}, mesh, jf.FSDP)["w"]
     assert int(total(batch["x"], weights)) == int((want * np.arange(24).reshape(8, 3)).sum())
+# Sources of their own: each process's state comes back to it.
+from jaxformers.training.data import FirstFit, all_states
+
+texts = [{"input_ids": list(range(1, 2 + i * 7 % 4 + 4 * index))} for i in range(60)]
+own = dict(split="source", process_index=index, process_count=2, pack=FirstFit(8, window=9))
+make = partial(jf.DataLoader, texts, batch_size=4, **own)
+loader = make()
+batches = iter(loader)
+first = [next(batches) for _ in range(6)]
+states = all_states(loader.state())
+assert len(states["processes"]) == 2 and states["processes"][0]["rows"] != states["processes"][1]["rows"]
+again = make()
+again.restore(states)
+for _, got, want in zip(range(4), again, batches):
+    assert (got["input_ids"] == want["input_ids"]).all()
 # The same rows on both sides of an axis that does not divide the batch.
 both = jf.make_mesh(tensor=4)
 assert host_share(both, jf.FSDP_TENSOR, 8) == (0, 1)
