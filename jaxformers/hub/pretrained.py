@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,13 +23,14 @@ from jaxformers.hub.download import resolve
 from jaxformers.hub.init import init_params
 from jaxformers.hub.layout import relayout
 from jaxformers.hub.load import choose_prefix, load_params
-from jaxformers.hub.model import above
+from jaxformers.hub.model import Model, above
 from jaxformers.hub.progress import byte_bar
-from jaxformers.hub.safetensors import write_sharded
-from jaxformers.hub.save import hf_entries
+from jaxformers.hub.safetensors import Entry, in_order, write_sharded
+from jaxformers.hub.save import hf_entries, on_several_processes
 from jaxformers.models import Blueprint, blueprint, family_of, read_config, task_of
 
 M = TypeVar("M")
+ADAPTER_CONFIG = "adapter_config.json"  # peft's
 HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only")
 AUTO = "auto"
 
@@ -54,9 +56,12 @@ def load_pretrained(
     key: jax.Array | None = None,
     variant: str | None = None,
     progress: bool | None = None,
+    with_adapter: bool = True,
     **kwargs: Any,
 ) -> M:
     """Load a checkpoint into a Model, each device reading only its shard.
+
+    A folder with peft's adapter_config.json gives its base model with the adapter, unless with_adapter is False.
 
     dtype: of the parameters, None keeps the checkpoint's. compute_dtype: they are cast to it in every call. scan: stack
     equal layers (training). key: to initialise a head that the checkpoint lacks. Further keywords are the Hub's
@@ -65,6 +70,10 @@ def load_pretrained(
     """
     hub = {k: kwargs.pop(k) for k in HUB_ARGUMENTS if k in kwargs}
     folder = resolve(source, variant=variant, **hub)
+    if with_adapter and (folder / ADAPTER_CONFIG).exists():
+        given: dict[str, Any] = dict(task=task, config=config, mesh=mesh, rules=rules, dtype=dtype, scan=scan)
+        given |= dict(compute_dtype=compute_dtype, remat=remat, key=key, variant=variant, progress=progress)
+        return above("adapters.files").load_with_base(partial(load_pretrained, cls), folder, hub, **given, **kwargs)
     if config is None:
         found = read_config(read_json(folder if folder.is_dir() else folder.parent), **kwargs)
     else:
@@ -101,7 +110,7 @@ def load_pretrained(
             is_constant=lambda path: any(re.search(p, logical_path(path)[0]) for p in plan.family.constants),
             progress=advance,
         )
-    return cls(
+    model = cls(
         params,
         module,
         found,
@@ -112,6 +121,9 @@ def load_pretrained(
         carried=read_carried(tensors, prefix, plan.prefix),
         generation_config=read_generation_config(folder),
     )
+    if isinstance(model, Model):
+        model.source = str(source)
+    return model
 
 
 def read_generation_config(folder: Path) -> Any:
@@ -129,13 +141,36 @@ def is_head(path: ParamPath, plan: Blueprint) -> bool:
 
 
 def save_pretrained(model: Any, path: str | Path, *, shard_size: str = "5GB", progress: bool | None = None) -> None:
-    """Write config.json and safetensors as transformers would, aside first: a failure leaves the old folder whole."""
+    """Write config.json and safetensors as transformers would, aside first: a failure leaves the old folder whole.
+
+    Of a model with an adapter the adapter alone is written, in peft's files. A model that lies on several processes is
+    saved by all of them: the first one writes, one gathered tensor at a time.
+    """
+    if model.adapters is not None:
+        return above("adapters.files").save_adapter(model, path)
     plan = model.blueprint
     entries = hf_entries(plan.keys(), model.params) | carried_entries(model.carried)
     dtypes = {str(e.dtype) for e in entries.values() if e.dtype.kind in "fV"}
     config = model.config.replace(
         architectures=(plan.architecture,), dtype=dtypes.pop() if len(dtypes) == 1 else model.config.dtype
     )
+    if on_several_processes(model.params):
+        from jax.experimental import multihost_utils
+
+        if jax.process_index() > 0:
+            for entry in in_order(entries, shard_size):
+                entry.materialise()
+        else:
+            write_folder(model, config, entries, path, shard_size=shard_size, progress=progress)
+        multihost_utils.sync_global_devices(f"saved {path}")
+    else:
+        write_folder(model, config, entries, path, shard_size=shard_size, progress=progress)
+
+
+def write_folder(
+    model: Any, config: Config, entries: dict[str, Entry], path: str | Path, *, shard_size: str, progress: bool | None
+) -> None:
+    """All the files, by one process."""
     total = sum(e.nbytes for e in entries.values())
     with staged_folder(path) as folder, byte_bar(f"saving {config.model_type}", total, progress) as advance:
         text = json.dumps(config.to_json(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
