@@ -199,14 +199,14 @@ FACTORS: dict[str, Factor] = {
 
 def optax_names() -> list[str]:
     """Every schedule of optax, under its own name."""
-    functions = vars(optax.schedules).items()
-    return [n for n, f in functions if inspect.isfunction(f) and ("schedule" in n or n == "exponential_decay")]
+    functions = [name for name, f in vars(optax.schedules).items() if inspect.isfunction(f)]
+    return [n for n in functions if n.endswith("_schedule") or n == "exponential_decay"]
 
 
 def optax_schedule(name: str) -> Callable[..., Schedule] | None:
     """optax's function of this name, which may leave out its ending `_schedule`."""
     found = next((n for n in (name, f"{name}_schedule") if n in optax_names()), None)
-    return None if found is None or found == "join_schedules" else getattr(optax.schedules, found)
+    return None if found is None else getattr(optax.schedules, found)
 
 
 def optax_arguments(made: Callable, peak: float, steps: int | None, warmup_steps: int) -> dict[str, Any]:
