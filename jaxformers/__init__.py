@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from jaxformers.adapters.files import load_adapter
+    from jaxformers.adapters.lora import lora
+    from jaxformers.adapters.merge import merge_adapters, unmerge_adapters
     from jaxformers.core.config import Config
     from jaxformers.core.keymap import KeyMap, Part
     from jaxformers.core.mesh import make_mesh
@@ -24,12 +27,13 @@ if TYPE_CHECKING:
     from jaxformers.models import register
     from jaxformers.pipelines.embed import Embedder
     from jaxformers.pipelines.tasks import pipeline
+    from jaxformers.training.checkpoints import Checkpoints
     from jaxformers.training.data.device import to_device
     from jaxformers.training.data.loader import DataLoader
-    from jaxformers.training.metrics.choice import metric, metrics_for
     from jaxformers.training.evaluate import make_eval_step
     from jaxformers.training.losses.choose import loss_for
     from jaxformers.training.losses.output import LossOutput
+    from jaxformers.training.metrics.choice import metric, metrics_for
     from jaxformers.training.optimizers import optimizer
     from jaxformers.training.schedules import schedule
     from jaxformers.training.state import TrainState
@@ -62,6 +66,10 @@ if TYPE_CHECKING:
     AutoModelForZeroShotImageClassification = AutoModel
 
 _HOME = {
+    "load_adapter": "adapters.files",
+    "lora": "adapters.lora",
+    "merge_adapters": "adapters.merge",
+    "unmerge_adapters": "adapters.merge",
     "Config": "core.config",
     "KeyMap": "core.keymap",
     "Part": "core.keymap",
@@ -89,6 +97,7 @@ _HOME = {
     "register": "models",
     "Embedder": "pipelines.embed",
     "pipeline": "pipelines.tasks",
+    "Checkpoints": "training.checkpoints",
     "to_device": "training.data.device",
     "DataLoader": "training.data.loader",
     "metric": "training.metrics.choice",

@@ -31,3 +31,5 @@ def use(folder: Path) -> None:
         jf.to_device(batch, None)
     jf.metric("f1", average="macro")([1], [1])
     assert jf.metrics_for(model, tokenizer=tokenizer) is not None
+    with jf.Checkpoints(folder, keep=2) as checkpoints:
+        assert_type(checkpoints.steps(), list[int])

@@ -4,6 +4,8 @@ import glob
 import importlib.util
 import logging
 import os
+import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -122,6 +124,8 @@ def on_tpu_machine(environment: Mapping[str, str]) -> bool:
 
 def join(launch: Launch, heartbeat: int, start: int) -> None:
     """Connect to the first process, which serves the others. Raises DistributedError if that fails."""
+    if launch.coordinator and launch.index:
+        wait_for(launch.coordinator, start)
     named = {} if launch.how in ("variables", "kubernetes") else {"cluster_detection_method": launch.how}
     try:
         jax.distributed.initialize(
@@ -140,6 +144,23 @@ def join(launch: Launch, heartbeat: int, start: int) -> None:
             f"{start} s, before any of them uses jax, and the first one's port must be open to the others."
         ) from error
     log.info("process %d of %d (%s)", jax.process_index(), jax.process_count(), launch.how)
+
+
+def wait_for(coordinator: str, limit: int) -> None:
+    """Wait until the first process listens: where it does not, jax would end this one without an exception."""
+    host, _, port = coordinator.rpartition(":")
+    end, problem = time.monotonic() + limit, None
+    while time.monotonic() < end:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
+            return
+        except OSError as error:
+            problem = error
+            time.sleep(0.2)
+    raise DistributedError(
+        f"the first process does not answer at {COORDINATOR}={coordinator} ({problem}) after {limit} s: see whether it "
+        f"runs and its port is open to the others, or give it longer by {START}."
+    )
 
 
 def number(environment: Mapping[str, str], name: str, default: int | None) -> int:
