@@ -28,27 +28,39 @@ class Reader:
     """Reads rows of an indexed source where that is still to be done, and transforms them, on `threads` threads."""
 
     def __init__(self, source: Any, transform: Callable | None = None, threads: int = 0) -> None:
-        self.source, self.transform = source, transform
+        self.source, self.transform, self.threads = source, transform, threads
         self.pool = ThreadPoolExecutor(threads, "jaxformers-data") if threads else None
 
     def __call__(self, rows: Sequence[Row]) -> list[Row]:
         """The rows with their fields. Raises DataError that names the row."""
         if self.pool is None or len(rows) < 2:
             return self.one_after_another(rows)
-        return list(self.pool.map(self.finish, rows))
+        if not hasattr(self.transform, "many"):
+            return list(self.pool.map(self.finish, rows))
+        size = -(-len(rows) // self.threads)
+        parts = self.pool.map(self.one_after_another, [rows[i : i + size] for i in range(0, len(rows), size)])
+        return [row for part in parts for row in part]
 
     def one_after_another(self, rows: Sequence[Row]) -> list[Row]:
-        """Read many at a time where the source can (`__getitems__`: datasets, tfds, array_record)."""
-        many = getattr(self.source, "__getitems__", None)
-        unread = [row.number for row in rows if row.value is UNREAD]
-        if many is None or len(unread) < 2:
+        """Read and transform many at a time where source and transform can (`__getitems__`, `many`)."""
+        if len(rows) < 2:
             return [self.finish(row) for row in rows]
         try:
-            values = iter(many(unread))
-        except Exception:  # which row it was shows when they are read one by one
-            return [self.finish(row) for row in rows]
-        rows = [Row(row.number, next(values)) if row.value is UNREAD else row for row in rows]
+            rows = self.read_many(rows)
+            many = getattr(self.transform, "many", None)
+            if many is not None:
+                values = many([as_mapping(row.number, row.value) for row in rows])
+                return [Row(row.number, value) for row, value in zip(rows, values, strict=True)]
+        except Exception:  # which row it was shows when they are taken one by one
+            pass
         return [self.finish(row) for row in rows]
+
+    def read_many(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """The rows, read at once (datasets, tfds and array_record have `__getitems__`), or one by one."""
+        unread = [row.number for row in rows if row.value is UNREAD]
+        many = getattr(self.source, "__getitems__", None)
+        values = iter(many(unread) if many is not None else map(self.read, unread)) if unread else iter(())
+        return [Row(row.number, next(values)) if row.value is UNREAD else row for row in rows]
 
     def finish(self, row: Row) -> Row:
         """Read and transform one row."""

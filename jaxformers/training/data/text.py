@@ -1,6 +1,6 @@
 """From text to tokens on the way to a batch: transforms of one row."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,17 +28,23 @@ class Tokenize:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        texts = {name: as_text(row[name]) for name in (self.text, self.pair, self.target) if name is not None}
-        cut = {"truncation": True, "max_length": self.max_length} if self.max_length is not None else {"verbose": False}
-        encoded = self.tokenizer(texts[self.text], texts.get(self.pair), **cut, **self.options)  # type: ignore[arg-type]
-        out = {name: value for name, value in row.items() if name not in texts}
-        for name, value in encoded.items():
-            out[name] = np.asarray(value, np.int32) if name in INTEGERS else value
+        return self.many([row])[0]
+
+    def many(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Several rows at once, which tokenizers encode side by side."""
+        texts = {name: [as_text(row[name]) for row in rows] for name in (self.text, self.pair, self.target) if name}
+        pairs = None if self.pair is None else texts[self.pair]
+        fields = dict(self.tokenizer(texts[self.text], pairs, **cut_to(self.max_length), **self.options))
         if self.target is not None:
-            cut = {} if self.max_target_length is None else {"truncation": True, "max_length": self.max_target_length}
-            labels = self.tokenizer(text_target=texts[self.target], **cut)["input_ids"]
-            out["labels"] = np.asarray(labels, np.int32)
-        return self.ended(out) if self.end else out
+            fields["labels"] = self.tokenizer(texts[self.target], **cut_to(self.max_target_length))["input_ids"]
+        if len(fields["input_ids"]) != len(rows):
+            raise ValueError(f"{len(rows)} texts became {len(fields['input_ids'])} rows: cut long ones with max_length")
+        out = []
+        for place, row in enumerate(rows):
+            encoded = {name: values[place] for name, values in fields.items()}
+            arrays = {n: np.asarray(value, np.int32) if n in INTEGERS else value for n, value in encoded.items()}
+            out.append({name: value for name, value in row.items() if name not in texts} | arrays)
+        return [self.ended(row) for row in out] if self.end else out
 
     def ended(self, row: dict[str, Any]) -> dict[str, Any]:
         """The row with an eos token at its end, in the place of the last token where it is full."""
@@ -50,6 +56,11 @@ class Tokenize:
         room = len(ids) if self.max_length is None else min(len(ids), self.max_length - 1)
         more = {"input_ids": eos, "attention_mask": 1, "token_type_ids": 0, "special_tokens_mask": 1}
         return row | {n: np.append(row[n][:room], value).astype(np.int32) for n, value in more.items() if n in row}
+
+
+def cut_to(length: int | None) -> dict[str, Any]:
+    """How a tokenizer is called: cut to a length, or silent about long texts, which are packed or cut later."""
+    return {"verbose": False} if length is None else {"truncation": True, "max_length": length}
 
 
 def as_text(value: Any) -> Any:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import jaxformers as jf
 from jaxformers.core.errors import DataError
-from jaxformers.training.data import BestFit, ConcatSplit, FirstFit, PackedSource, packing_efficiency
+from jaxformers.training.data import BestFit, ConcatSplit, FirstFit, FitPairs, PackedSource, packing_efficiency
 from jaxformers.training.data.packing import best_fit, first_fit
 
 RNG = np.random.default_rng(0)
@@ -97,6 +97,28 @@ def test_rows_that_cannot_be_packed_are_named() -> None:
         pack([{"input_ids": [1]}, {"text": "a"}])
     with pytest.raises(DataError, match=r"row 0 of the data, field 'labels': has shape \(1,\), input_ids \(2,\)"):
         pack([{"input_ids": [1, 2], "labels": [1]}])
+
+
+def test_pairs_are_packed_on_both_sides() -> None:
+    rows = [
+        {"input_ids": (i * 10 + np.arange(n)).tolist(), "labels": (i * 10 + np.arange(m)).tolist()}
+        for i, (n, m) in enumerate(zip(RNG.integers(1, 9, 40), RNG.integers(1, 6, 40), strict=True))
+    ]
+    packer = FitPairs(16, 10, start=777, window=15, pad=1)
+    batches = list(jf.DataLoader(rows, batch_size=1, epochs=1, last="keep", pack=packer))
+    found = []
+    for batch in batches:
+        row = {name: value[0] for name, value in batch.items()}
+        assert row["input_ids"].shape == (16,) and row["labels"].shape == (10,)
+        for number in range(1, row["segment_ids"].max() + 1):
+            source, target = row["segment_ids"] == number, row["decoder_segment_ids"] == number
+            found.append({"input_ids": row["input_ids"][source].tolist(), "labels": row["labels"][target].tolist()})
+            assert row["decoder_input_ids"][target].tolist() == [777, *found[-1]["labels"][:-1]]
+        assert (row["labels"][row["decoder_segment_ids"] == 0] == -100).all()
+    assert sorted(found, key=str) == sorted(rows, key=str)
+    assert packing_efficiency(batches) > 0.7
+    with pytest.raises(DataError, match="row 0 of the data, field 'labels': packing pairs needs a list"):
+        list(jf.DataLoader([{"input_ids": [1], "labels": 1}], batch_size=1, pack=packer))
 
 
 def test_processes_read_only_their_rows_of_a_packed_source() -> None:

@@ -1,11 +1,20 @@
 """Text to tokens on the way to a batch."""
 
+import copy
+
 import numpy as np
 import pytest
 
 import jaxformers as jf
 from jaxformers.core.errors import DataError
-from jaxformers.training.data import FirstFit, Tokenize, TokenizeWords, packing_efficiency
+from jaxformers.training.data import (
+    FirstFit,
+    Tokenize,
+    TokenizeChat,
+    TokenizeCompletion,
+    TokenizeWords,
+    packing_efficiency,
+)
 from jaxformers.training.data.collate import DataCollatorForSeq2Seq, DataCollatorWithPadding
 from tests.training.data.words import word_tokenizer
 
@@ -55,6 +64,51 @@ def test_words_have_their_labels_at_their_first_token(tiny_bert) -> None:
         DataError, match="row 0 of the data could not be transformed: ValueError: 1 tokens have 2 ner_tags"
     ):
         list(jf.DataLoader([{"tokens": ["a"], "ner_tags": [1, 2]}], batch_size=1, transform=TokenizeWords(tokenizer)))
+
+
+TEMPLATE = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }} </s>{% endgeneration %}"
+    "{% else %}<s> {{ m.content }} . {% endif %}{% endfor %}"
+)
+
+
+def test_only_what_the_assistant_says_is_learnt(words) -> None:
+    words = copy.deepcopy(words)
+    words.chat_template = TEMPLATE
+    say = lambda role, text: {"role": role, "content": text}  # noqa: E731
+    row = {
+        "messages": [say("user", "one two"), say("assistant", "three"), say("user", "four"), say("assistant", "five")]
+    }
+    made = TokenizeChat(words)({**row, "source": 1})
+    learnt = made["labels"][made["labels"] != -100]
+    assert words.decode(learnt) == "three </s> five </s>" and made["source"] == 1 and "messages" not in made
+    assert (made["labels"] == made["input_ids"])[made["labels"] != -100].all()
+    assert len(TokenizeChat(words, max_length=5)(row)["input_ids"]) == 5
+    words.chat_template = "{{ messages[0].content }}"
+    with pytest.raises(DataError, match="row 0 .*generation"):
+        list(jf.DataLoader([row], batch_size=1, transform=TokenizeChat(words)))
+
+
+def test_only_the_completion_is_learnt(words) -> None:
+    made = TokenizeCompletion(words)({"prompt": "one two ", "completion": "three four"})
+    assert words.decode(made["input_ids"]) == "<s> one two three four </s>"
+    assert made["labels"].tolist() == [-100] * 3 + made["input_ids"][3:].tolist()
+    assert TokenizeCompletion(words, max_length=4)({"prompt": "one two ", "completion": "three four"})[
+        "labels"
+    ].shape == (4,)
+
+
+def test_threads_tokenise_the_same(words) -> None:
+    rows = [{"text": "one two three four " * (1 + i % 3), "label": i} for i in range(30)]
+    for transform in (Tokenize(words), TokenizeCompletion(words, prompt="text", completion="text")):
+        make = lambda threads: list(  # noqa: E731
+            jf.DataLoader(
+                rows, batch_size=6, epochs=1, transform=transform, threads=threads, collate=lambda rows: {"rows": rows}
+            )  # noqa: B023
+        )
+        for one, other in zip(make(0), make(3), strict=True):
+            for a, b in zip(one["rows"], other["rows"], strict=True):
+                assert a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 
 def test_a_missing_field_is_named(words) -> None:
