@@ -5,6 +5,7 @@ from jaxformers.training.data.device import host_share, to_device
 from jaxformers.training.data.files import read_rows
 from jaxformers.training.data.folders import ImageFolder
 from jaxformers.training.data.loader import DataLoader
+from jaxformers.training.data.mixture import mix
 from jaxformers.training.data.packing import BestFit, ConcatSplit, FirstFit, PackedSource, packing_efficiency
 from jaxformers.training.data.pairs import FitPairs
 from jaxformers.training.data.position import all_states
@@ -28,6 +29,7 @@ __all__ = [
     "TokenizeWords",
     "all_states",
     "host_share",
+    "mix",
     "packing_efficiency",
     "read_rows",
     "tfds_source",
