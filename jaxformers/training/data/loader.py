@@ -141,9 +141,10 @@ class DataLoader:
             self.rows.begin(epoch, state)
             begun = batch
             while rows := self.rows.take(self.batch_size // self.readers if self.batch_size else 1):
-                if (made := self.batch(rows, epoch, row)) is None:
+                made, count = self.batch(rows, epoch, row) if self.batch_size else self.passed(rows)
+                if made is None:
                     break
-                batch, row = batch + 1, row + len(rows)
+                batch, row = batch + 1, row + count
                 yield made, {"epoch": epoch, "batch": batch, "row": row, "rows": self.rows.state()}
             if batch == begun == 0:
                 raise DataError(f"the data holds no batch of {self.batch_size} rows: give more rows, or another `last`")
@@ -159,12 +160,16 @@ class DataLoader:
         """How many processes read rows of their own."""
         return self.process_count if self.split == "source" else 1
 
-    def batch(self, rows: list[Row], epoch: int, first: int) -> dict[str, Any] | None:
-        """This process's part of a batch of rows; None when they are too few and dropped."""
-        if self.batch_size is None:
-            return self.placed(dict(self.read(rows)[0].value))
-        if len(rows) < self.batch_size // self.readers and self.last == "drop":
-            return None
+    def passed(self, rows: list[Row]) -> tuple[dict[str, Any], int]:
+        """A batch that the source made, and how many rows all processes have of it."""
+        batch = dict(self.read(rows)[0].value)
+        rows_here = next((len(value) for value in batch.values() if np.ndim(value)), 1)
+        return self.placed(batch), rows_here * self.readers
+
+    def batch(self, rows: list[Row], epoch: int, first: int) -> tuple[dict[str, Any] | None, int]:
+        """This process's part of a batch, None when its rows are too few and dropped, and how many rows there are."""
+        if len(rows) < (self.batch_size or 0) // self.readers and self.last == "drop":
+            return None, 0
         share = self.share(len(rows))
         chosen = [min(i, len(rows) - 1) for i in share]  # beyond the end the last row again, made not to count below
         own = [rows[i] for i in chosen]
@@ -173,7 +178,7 @@ class DataLoader:
         self.check_shapes(batch)
         if share.stop > len(rows):
             batch = fill_rows(batch, max(len(rows) - share.start, 0))
-        return self.placed(batch)
+        return self.placed(batch), len(rows)
 
     def check_shapes(self, batch: dict[str, Any]) -> None:
         """Raise DataError when batches differ in shape and other processes, with other rows, cannot know how."""

@@ -23,6 +23,19 @@ class Columns:
         return {name: column[index] for name, column in self.columns.items()}
 
 
+class ArrowRows:
+    """A table of pyarrow, read as rows of Python values."""
+
+    def __init__(self, table: Any) -> None:
+        self.table = table
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.table.slice(index, 1).to_pylist()[0]
+
+
 class Stream:
     """Rows that come one after another. `open` starts an epoch; the place is kept by the iterator where it can.
 
@@ -47,8 +60,13 @@ def as_source(given: Any) -> Any:
         return Columns(given)
     if isinstance(given, (str, bytes)):
         raise TypeError(f"a data set must be rows, found the text {given[:80]!r}; read files with read_rows(path)")
-    if type(given).__module__.split(".")[0] == "grain":
+    library = type(given).__module__.split(".")[0]
+    if library == "grain":
         return grain_stream(given)
+    if library == "pyarrow":
+        return ArrowRows(given)
+    if hasattr(given, "iloc") and hasattr(given, "columns"):  # a table of pandas, whose [] takes names
+        return Columns({str(name): given[name].to_numpy() for name in given.columns})
     if hasattr(given, "__getitem__") and hasattr(given, "__len__"):
         return given
     if isinstance(given, Iterator):

@@ -228,16 +228,16 @@ def test_mixed_images_and_labels_have_the_same_shares() -> None:
     rows = [{"pixel_values": np.full((2, 8, 8), float(i)), "label": i} for i in range(6)]
     for options in ({"mixup": 0.8}, {"cutmix": 1.0}, {"mixup": 0.8, "cutmix": 1.0}):
         batch = collate.DataCollatorForImageClassification(**options, classes=6)(rows, draws=Draws(0, 0, range(6)))
-        assert batch["labels"].shape == (6, 6) and batch["pixel_values"].dtype == np.float32
-        np.testing.assert_allclose(batch["labels"].sum(axis=1), 1, rtol=1e-6)
+        assert batch["soft_labels"].shape == (6, 6) and batch["pixel_values"].dtype == np.float32
+        np.testing.assert_allclose(batch["soft_labels"].sum(axis=1), 1, rtol=1e-6)
         # Image i is all i, so that the mean of a mixed one is the mean of its labels.
         np.testing.assert_allclose(
-            batch["pixel_values"].mean(axis=(1, 2, 3)), batch["labels"] @ np.arange(6), rtol=1e-5
+            batch["pixel_values"].mean(axis=(1, 2, 3)), batch["soft_labels"] @ np.arange(6), rtol=1e-5
         )
-        assert (batch["labels"].max(axis=1) < 1).any()
+        assert (batch["soft_labels"].max(axis=1) < 1).any()
     plain = collate.DataCollatorForImageClassification()(rows)
     assert plain["labels"].tolist() == list(range(6))
-    smooth = collate.DataCollatorForImageClassification(classes=6, label_smoothing=0.6)(rows)["labels"]
+    smooth = collate.DataCollatorForImageClassification(classes=6, label_smoothing=0.6)(rows)["soft_labels"]
     np.testing.assert_allclose(smooth[0], [0.5, 0.1, 0.1, 0.1, 0.1, 0.1], rtol=1e-6)
     with pytest.raises(ValueError, match="say how many with classes="):
         collate.DataCollatorForImageClassification(mixup=1.0)

@@ -77,7 +77,28 @@ def test_grain_loaders_and_batches_of_their_own() -> None:
     batched = lambda: grain.MapDataset.range(24).map(lambda i: {"x": i}).batch(4)  # noqa: E731
     own = lambda: jf.DataLoader(batched(), batch_size=None, epochs=1)  # noqa: E731
     assert numbers(own()) == [list(range(i, i + 4)) for i in range(0, 24, 4)]
+    for count, _ in enumerate(made := own(), 1):
+        assert made.state()["row"] == 4 * count
     resumed(own, 2)
+
+
+class Frame:
+    """The face of a table of pandas."""
+
+    iloc, columns = None, ["x", "label"]
+
+    def __getitem__(self, name: str):
+        column = {"x": np.arange(6), "label": np.arange(6) % 2}[name]
+        return type("Series", (), {"to_numpy": lambda self: column})()
+
+
+def test_tables() -> None:
+    import pyarrow
+
+    table = pyarrow.table({"x": list(range(6)), "label": [i % 2 for i in range(6)]})
+    for source in (table, Frame()):
+        batches = list(jf.DataLoader(source, batch_size=3, epochs=1))
+        assert numbers(batches) == [[0, 1, 2], [3, 4, 5]] and batches[0]["labels"].tolist() == [0, 1, 0]
 
 
 @pytest.fixture(scope="module")

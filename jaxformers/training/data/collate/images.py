@@ -11,7 +11,7 @@ from jaxformers.training.data.draws import Draws
 
 @dataclass(frozen=True)
 class DataCollatorForImageClassification:
-    """Rows of pixel_values [C,H,W] and a class; with mixup or cutmix, labels become shares [rows, classes].
+    """Rows of pixel_values [C,H,W] and a class; mixed or smoothed, labels become soft_labels, shares [rows, classes].
 
     mixup, cutmix: the parameter of the Beta distribution of each (arXiv:1710.09412, arXiv:1905.04899), 0 for none; with
     both, a row takes one of them at random. classes: how many there are; needed for mixing and smoothing.
@@ -32,16 +32,16 @@ class DataCollatorForImageClassification:
         name = label_name(rows)
         if name is None:
             return batch
-        batch["labels"] = stack(rows, name)
+        labels = stack(rows, name)
         if self.classes is None:
-            return batch
-        shares = np.eye(self.classes, dtype=np.float32)[batch["labels"]]
-        batch["labels"] = shares * (1 - self.label_smoothing) + self.label_smoothing / self.classes
+            return {**batch, "labels": labels}
+        shares = np.eye(self.classes, dtype=np.float32)[labels]
+        batch["soft_labels"] = shares * (1 - self.label_smoothing) + self.label_smoothing / self.classes
         return self.mix(batch, draws or Draws.fresh(len(rows))) if self.mixup or self.cutmix else batch
 
     def mix(self, batch: dict[str, np.ndarray], draws: Draws) -> dict[str, np.ndarray]:
         """Mix every image with another one of the batch."""
-        images, labels = batch["pixel_values"], batch["labels"]
+        images, labels = batch["pixel_values"], batch["soft_labels"]
         partners = draws.batch().permutation(len(images))
         pixels, shares = images.copy(), labels.copy()
         for place, partner in enumerate(partners):
@@ -55,7 +55,7 @@ class DataCollatorForImageClassification:
                 pixels[place, :, rows, columns] = images[partner, :, rows, columns]
                 kept = 1 - (rows.stop - rows.start) * (columns.stop - columns.start) / images[0, 0].size
             shares[place] = kept * labels[place] + (1 - kept) * labels[partner]
-        return {"pixel_values": pixels, "labels": shares}
+        return {"pixel_values": pixels, "soft_labels": shares}
 
 
 def box(size: tuple[int, ...], kept: float, draw: np.random.Generator) -> tuple[slice, slice]:
