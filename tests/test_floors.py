@@ -38,6 +38,7 @@ ALLOWED = {
     ("serving", "pipelines"),
     ("cli", ""),  # for the version
     ("commands", ""),
+    ("training", "adapters"),  # what a Trainer saves of a model with adapters
 }
 # Only these may name another framework, and only inside functions.
 FOREIGN = {"torch", "transformers", "tensorflow", "sentence_transformers"}

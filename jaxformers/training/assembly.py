@@ -14,14 +14,14 @@ from jaxformers.core.errors import ConfigError
 from jaxformers.core.mesh import make_mesh
 from jaxformers.core.sharding import PRESETS, Rules
 from jaxformers.nn.noise import with_noise
+from jaxformers.training.ema import evaluation_model
 from jaxformers.training.hub import check_arguments as check_hub
 from jaxformers.training.losses import loss_for
-from jaxformers.training.optimizer_names import SAME, UNSUPPORTED
-from jaxformers.training.optimizers import builder, optimizer, signature
+from jaxformers.training.optimizer_names import UNSUPPORTED
+from jaxformers.training.optimizers import optimizer, optimizer_options
 from jaxformers.training.plateau import ReduceOnPlateau
 from jaxformers.training.schedules import schedule
 from jaxformers.training.step import TrainStep, make_train_step
-from jaxformers.training.trainable import put
 
 
 def place_of(args: Any, model: Any) -> tuple[Mesh | None, Rules]:
@@ -70,8 +70,7 @@ def make_schedule(args: Any, steps: int) -> Any:
 
 def make_optimizer(args: Any, rate: Any) -> Any:
     """The optimiser that the arguments name, with Adam's numbers where it takes them."""
-    kind, _ = SAME.get(args.optim, (args.optim, {}))
-    taken = () if args.optim in UNSUPPORTED else signature(builder(kind, args.optim))
+    taken = () if args.optim in UNSUPPORTED else optimizer_options(args.optim)
     adam = {"b1": args.adam_beta1, "b2": args.adam_beta2, "eps": args.adam_epsilon}
     options = {name: value for name, value in adam.items() if name in taken} | args.optim_args
     return optimizer(args.optim, rate, weight_decay=args.weight_decay, **options)
@@ -109,16 +108,11 @@ def to_train(args: Any, model: Any) -> Any:
     return model if alpha is None else model.replace(module=with_noise(model.module, alpha))
 
 
-def current(carry: Any) -> Any:
-    """The model of a training state; its average, where one is kept."""
-    return carry.model if carry.ema is None else put(carry.model, carry.ema)
-
-
 def after(loop: Any, before: Any) -> Any:
     """The model that a run leaves: its parameters, in the module and the dtype of the one it began with."""
     if loop.carry is None or any(leaf.is_deleted() for leaf in jax.tree.leaves(loop.carry.model)):
         return before
-    model = current(loop.carry)
+    model = evaluation_model(loop.carry)
     return model.replace(module=before.module, compute_dtype=before._static.compute_dtype)
 
 

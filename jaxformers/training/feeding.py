@@ -11,8 +11,7 @@ from jax.sharding import Mesh
 
 from jaxformers.core.sharding import Rules
 from jaxformers.training.data import DataLoader, host_share, to_device
-from jaxformers.training.data.collate import collate_arrays
-from jaxformers.training.data.collate.padding import DataCollatorWithPadding
+from jaxformers.training.data.collate import collate_arrays, collator_for
 from jaxformers.training.losses import ClipLoss, PairLoss, SiglipLoss
 from jaxformers.training.predicting import is_label
 
@@ -76,10 +75,9 @@ def eval_options(trainer: Any) -> dict[str, Any]:
     return {"last": "keep" if comparing else "fill", "epochs": 1}
 
 
-def default_collator(processing_class: Any) -> Any:
-    """Padding by the tokenizer where there is one, else fields of equal shape stacked."""
-    tokenizer = getattr(processing_class, "tokenizer", processing_class)
-    return DataCollatorWithPadding(tokenizer) if hasattr(tokenizer, "pad") else collate_arrays
+def default_collator(task: str | None, processing_class: Any) -> Any:
+    """The collator of the model's task, which pads by the tokenizer or processor; without one, fields are stacked."""
+    return collate_arrays if processing_class is None else collator_for(task, processing_class)
 
 
 def column(dataset: Any, name: str) -> np.ndarray | None:

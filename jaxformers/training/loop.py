@@ -47,6 +47,7 @@ class Loop:
         self.batches: Iterator[Any] = iter(())
         self.waiting: list[dict[str, jax.Array]] = []  # metrics of steps that were not logged yet, on the devices
         self.loss_sum, self.first_step, self.last_logged = 0.0, 0, 0
+        self.saved: list[int] = []  # steps
         self.flops: dict[Any, int] = {}  # of a step, by the shapes of its batch
         self.started = time.perf_counter()
 

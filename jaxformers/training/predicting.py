@@ -1,16 +1,20 @@
-"""The step of an evaluation: a batch's loss as sums, and what the model returns for it, in one program."""
+"""What a Trainer evaluates of a batch: the loss where its labels are there, and the model's outputs where asked for."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 
+from jaxformers.core.errors import DataError
 from jaxformers.training.data.fill import ANSWERS
+from jaxformers.training.evaluate import EvalStep, make_eval_step
 from jaxformers.training.losses.seq2seq import GIVEN, decoder_inputs
 
 IGNORED_OUTPUTS = ("past_key_values", "mems")  # transformers' keys_to_ignore_at_inference
 WRITERS = ("Seq2SeqLM", "SpeechSeq2Seq")  # tasks whose decoder reads the labels, moved by one
-Evaluate = Callable[[Any, dict[str, jax.Array]], tuple[Any, Any]]
+Batch = dict[str, jax.Array]
+Evaluate = Callable[[Any, Batch], tuple[Any, Any]]
 
 
 def is_label(name: str) -> bool:
@@ -18,41 +22,46 @@ def is_label(name: str) -> bool:
     return name in ANSWERS or name.endswith(("_labels", "_label"))
 
 
-def make_eval_step(
-    loss: Callable | None, ignore_keys: list[str] | None, loss_only: bool, dtype: Any = None
-) -> Evaluate:
-    """`evaluate(model, batch) -> (LossOutput, outputs)`, jitted; None for a loss without labels, and for no outputs.
+@dataclass(frozen=True)
+class Outputs:
+    """What the model returns but for caches and ignored fields: an array, or a tuple of several."""
 
-    dtype: of the computation, where it is not the model's own.
+    ignored: tuple[str, ...] = ()
+
+    def __call__(self, model: Any, batch: Batch) -> Any:
+        inputs = {name: value for name, value in batch.items() if not is_label(name)}
+        if model.task in WRITERS and "labels" in batch and not any(name in batch for name in GIVEN):
+            inputs["decoder_input_ids"] = decoder_inputs(model, batch["labels"])
+        left_out = {*IGNORED_OUTPUTS, *self.ignored}
+        found = tuple(value for name, value in model(**inputs).items() if name not in left_out)
+        return found[0] if len(found) == 1 else found
+
+
+def evaluator(loss: Callable | None, outputs: Outputs | None, **options: Any) -> Evaluate:
+    """`evaluate(model, batch) -> (sums, outputs)`: sums are None without labels; then there are outputs in any case.
+
+    outputs: None where the loss is enough. options: of `make_eval_step`.
     """
+    steps: dict[Any, EvalStep] = {}
 
-    @jax.jit
-    def run(model: Any, batch: dict[str, jax.Array]) -> tuple[Any, Any]:
-        sums = loss(model, batch, None) if countable(loss, model, batch) else None
-        return sums, None if loss_only and sums is not None else outputs(model, batch, ignore_keys)
-
-    def evaluate(model: Any, batch: dict[str, jax.Array]) -> tuple[Any, Any]:
-        return run(model if dtype is None else model.replace(compute_dtype=dtype), batch)
+    def evaluate(model: Any, batch: Batch) -> tuple[Any, Any]:
+        names = tuple(sorted(batch))
+        if names not in steps:
+            counted = loss if countable(loss, model, batch) else None
+            wanted = (outputs or Outputs()) if counted is None else outputs
+            steps[names] = make_eval_step(counted, wanted, **options)
+        found = steps[names](model, batch)
+        return found if isinstance(found, tuple) else (found, None)
 
     return evaluate
 
 
-def countable(loss: Callable | None, model: Any, batch: dict[str, jax.Array]) -> bool:
+def countable(loss: Callable | None, model: Any, batch: Batch) -> bool:
     """Whether the batch holds what the loss reads."""
     if loss is None:
         return False
     try:
         jax.eval_shape(loss, model, batch, None)
-    except KeyError:
+    except (KeyError, DataError):
         return False
     return True
-
-
-def outputs(model: Any, batch: dict[str, jax.Array], ignore_keys: list[str] | None) -> Any:
-    """What the model returns but for caches and ignored fields: an array, or a tuple of several."""
-    inputs = {name: value for name, value in batch.items() if not is_label(name)}
-    if model.task in WRITERS and "labels" in batch and not any(name in batch for name in GIVEN):
-        inputs["decoder_input_ids"] = decoder_inputs(model, batch["labels"])
-    ignored = {*IGNORED_OUTPUTS, *(ignore_keys or ())}
-    found = tuple(value for name, value in model(**inputs).items() if name not in ignored)
-    return found[0] if len(found) == 1 else found

@@ -18,6 +18,7 @@ class Recorded:
 
     args: TrainingArguments
     model: Any
+    training_model: Any
     run_folder: Path
     callbacks: CallbackHandler
     control: TrainerControl
@@ -26,7 +27,7 @@ class Recorded:
 
     def call(self, event: str, **told: Any) -> None:
         """Call an event of all callbacks."""
-        self.callbacks.told["model"] = self.model
+        self.callbacks.told["model"] = self.training_model
         self.control = self.callbacks.call(event, self.args, self.state, self.control, **told)
 
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:

@@ -8,12 +8,15 @@ from typing import Any
 import jax
 
 from jaxformers.core.errors import CheckpointError, ConfigError
+from jaxformers.nn.stack import relayout
+from jaxformers.training.data import all_states
 from jaxformers.training.plateau import ReduceOnPlateau
 from jaxformers.training.trainer_state import TRAINER_STATE_NAME, TrainerState, plain
 
 log = logging.getLogger("jaxformers")
 ARGUMENTS_NAME = "training_args.json"
 PREFIX = "checkpoint"
+AUTO = "auto"  # go on where there is a checkpoint, else begin: what machines that restart a command need
 
 
 def save_checkpoint(trainer: Any, loop: Any) -> None:
@@ -29,21 +32,29 @@ def save_checkpoint(trainer: Any, loop: Any) -> None:
             state.save_to_json(trainer.run_folder / name / TRAINER_STATE_NAME)
             rotate(trainer)
     else:
-        extra = {"trainer_state": state.to_dict(), "data": loop.position, "arguments": plain(args.to_dict())}
+        extra = {
+            "trainer_state": state.to_dict(),
+            "data": all_states(loop.position),
+            "arguments": plain(args.to_dict()),
+        }
         if isinstance(trainer.lr_scheduler, ReduceOnPlateau):
             extra["plateau"] = trainer.lr_scheduler.state()
-        limit(trainer)
+        loop.saved.append(state.global_step)
+        limit(trainer, loop.saved)
         trainer.checkpoints.save(loop.carry, extra)
     if args.push_to_hub:
         trainer.hub.push_from_checkpoint(trainer, name)
 
 
-def limit(trainer: Any) -> None:
-    """Spare the best checkpoint, as one of those that `save_total_limit` leaves; the newest stays in any case."""
+def limit(trainer: Any, saved: list[int]) -> None:
+    """Spare the best checkpoint, as one of those that `save_total_limit` leaves; the newest stays in any case.
+
+    saved: this run's, of which the last ones may still be on their way.
+    """
     best, most = trainer.state.best_global_step, trainer.args.save_total_limit
     trainer.checkpoints.protect(best)
     if most is not None and best is not None:
-        newest = [*trainer.checkpoints.steps(), trainer.state.global_step][-most:]
+        newest = sorted({*trainer.checkpoints.steps(), *saved})[-most:]
         trainer.checkpoints.keep = most if best in newest else max(1, most - 1)
 
 
@@ -62,8 +73,10 @@ def rotate(trainer: Any) -> None:
 
 
 def resume(trainer: Any, loop: Any, source: str | Path | bool) -> None:
-    """Go on from a checkpoint: the newest good one (True), or a folder that is one or holds some."""
+    """Go on from a checkpoint: the newest good one (True), one that may be there ("auto"), or one in a folder."""
     folder, step = locate(trainer, source)
+    if source == AUTO and not trainer.checkpoints.steps():
+        return
     like, _ = loop.step.abstract(loop.model, {})
     checkpoints = trainer.checkpoints if folder == trainer.run_folder else trainer.open_checkpoints(folder)
     loop.carry, extra = checkpoints.restore(like, step)
@@ -73,15 +86,15 @@ def resume(trainer: Any, loop: Any, source: str | Path | bool) -> None:
         trainer.lr_scheduler.restore(extra["plateau"])
     if trainer.args.restore_callback_states_from_checkpoint:
         trainer.callbacks.restore(trainer.state.stateful_callbacks)
-    if not trainer.args.ignore_data_skip:
-        loop.loader.restore(extra["data"])
-        loop.position = extra["data"]
+    fresh = {**loop.loader.state(), "epoch": int(trainer.state.epoch)}
+    loop.loader.restore(fresh if trainer.args.ignore_data_skip else extra["data"])
+    loop.position = loop.loader.state()
     log.info("going on from step %d of %s", trainer.state.global_step, folder)
 
 
 def locate(trainer: Any, source: str | Path | bool) -> tuple[Path, int | None]:
     """The folder of checkpoints and the step that a caller names."""
-    if source is True:
+    if source in (True, AUTO):
         return trainer.run_folder, None
     path = Path(source)
     kind, _, number = path.name.rpartition("-")
@@ -130,15 +143,24 @@ def finish(trainer: Any, loop: Any) -> None:
 def load_best(trainer: Any, loop: Any) -> None:
     """Put the best checkpoint's weights in place of the last ones."""
     step = trainer.state.best_global_step
-    if step is None:
+    if step is None or step == trainer.state.global_step:
         return
-    if trainer.args.save_only_model:
-        folder = trainer.run_folder / f"{PREFIX}-{step}"
-        trainer.model = trainer.model.from_pretrained(folder, task=trainer.model.task)
+    if not trainer.args.save_only_model:
+        loop.carry, _ = trainer.checkpoints.restore(loop.step.abstract(loop.model, {})[0], step)
         return
-    if step == trainer.state.global_step:
-        return
-    loop.carry, _ = trainer.checkpoints.restore(loop.step.abstract(loop.model, {})[0], step)
+    best = read_model(loop.carry.model, trainer.run_folder / f"{PREFIX}-{step}")
+    loop.carry = loop.carry.replace(model=best, ema=None)
+
+
+def read_model(like: Any, folder: Path) -> Any:
+    """A model, or its adapters, that `write_model` wrote, placed as another one is."""
+    if like.adapters is not None:
+        from jaxformers.adapters.files import load_adapter
+
+        return load_adapter(like.replace(adapters=None, adapter=None), folder)
+    scanned = relayout(like.module, scan=True) is like.module
+    read = like.from_pretrained(folder, task=like.task, mesh=like.mesh, rules=like.rules, scan=scanned)
+    return like.replace(params=read.params)
 
 
 def save_model(trainer: Any, folder: Path) -> None:
@@ -156,8 +178,8 @@ def save_model(trainer: Any, folder: Path) -> None:
 
 def write_model(model: Any, folder: Path) -> None:
     """A model as safetensors, or its adapters alone where it has some."""
-    if getattr(model, "adapters", None):
-        from jaxformers.adapters import save_adapter
+    if model.adapters is not None:
+        from jaxformers.adapters.files import save_adapter
 
         save_adapter(model, folder)
     else:

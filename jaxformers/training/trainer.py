@@ -21,11 +21,12 @@ from jaxformers.training.callbacks import (
 from jaxformers.training.callbacks.handler import CallbackHandler
 from jaxformers.training.checkpoints import Checkpoints
 from jaxformers.training.data import DataLoader
-from jaxformers.training.evaluation import EvaluationLoop
+from jaxformers.training.ema import evaluation_model
+from jaxformers.training.evaluation_loop import EvaluationLoop
 from jaxformers.training.hub import Hub
 from jaxformers.training.loop import Loop
 from jaxformers.training.meter import speed
-from jaxformers.training.predicting import Evaluate, make_eval_step
+from jaxformers.training.predicting import Evaluate, Outputs, evaluator
 from jaxformers.training.preemption import EXIT_STATUS, Preemption
 from jaxformers.training.recorded import Recorded
 from jaxformers.training.reporters import reporters
@@ -70,7 +71,7 @@ class Trainer(Recorded):
         self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
         self.processing_class = processing_class
         self.own_collator = data_collator is not None
-        self.data_collator = data_collator or feeding.default_collator(processing_class)
+        self.data_collator = data_collator or feeding.default_collator(self._model.task, processing_class)
         self.compute_metrics, self.compute_loss_func = compute_metrics, compute_loss_func
         self.preprocess_logits_for_metrics = preprocess_logits_for_metrics
         self.given_optimizers = optimizers
@@ -113,7 +114,12 @@ class Trainer(Recorded):
     @property
     def model(self) -> Any:
         """The model as it is now: while it trains, the one on the devices (its average, where one is kept)."""
-        return self._model if self.loop is None or self.loop.carry is None else assembly.current(self.loop.carry)
+        return self._model if self.loop is None or self.loop.carry is None else evaluation_model(self.loop.carry)
+
+    @property
+    def training_model(self) -> Any:
+        """The model on the devices, without averages of its weights."""
+        return self._model if self.loop is None or self.loop.carry is None else self.loop.carry.model
 
     @model.setter
     def model(self, model: Any) -> None:
@@ -151,9 +157,9 @@ class Trainer(Recorded):
     ) -> TrainOutput:
         """Train to the end of the arguments' steps.
 
-        resume_from_checkpoint: a checkpoint's folder, a run's folder, or True for this run's newest good checkpoint;
-        the losses that follow are those of the run that was not interrupted. On SIGTERM the run is saved, and ends with
-        SystemExit(143). Raises ConfigError, CheckpointError and DataError.
+        resume_from_checkpoint: a checkpoint's folder, a run's folder, True for this run's newest good checkpoint, or
+        "auto" for that or a new run; the losses that follow are those of the run that was not interrupted. On SIGTERM
+        the run is saved, and ends with SystemExit(143). Raises ConfigError, CheckpointError and DataError.
         """
         if self.train_dataset is None:
             raise ConfigError("Trainer has no train_dataset to train on")
@@ -249,9 +255,9 @@ class Trainer(Recorded):
         """The jitted step of an evaluation, made once for each kind."""
         kind = (tuple(ignore_keys or ()), loss_only)
         if kind not in self.eval_steps:
-            self.eval_steps[kind] = make_eval_step(
-                self.loss if self.has_loss else None, ignore_keys, loss_only, self.args.eval_dtype
-            )
+            loss, outputs = self.loss if self.has_loss else None, None if loss_only else Outputs(kind[0])
+            places = {"mesh": self.mesh, "rules": self.rules}
+            self.eval_steps[kind] = evaluator(loss, outputs, dtype=self.args.eval_dtype, **places)
         return self.eval_steps[kind]
 
     def evaluation_loop(
