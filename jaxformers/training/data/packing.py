@@ -195,7 +195,10 @@ def document(row: Row) -> Fields:
 
 
 def merge(documents: Sequence[Mapping[str, Any]], length: int, *, shift: int = 1, pad: int = 0) -> Fields:
-    """One row of `length` tokens: the documents' fields, position_ids and segment_ids (1, 2, ...; 0 is padding)."""
+    """One row of `length` tokens: the documents' fields, and segment_ids (1, 2, ...; 0 is padding).
+
+    Positions are left to the model, which begins them anew with each segment, at what is its first position.
+    """
     sizes = [len(fields["input_ids"]) for fields in documents]
     rest = length - sum(sizes)
     out = {}
@@ -206,7 +209,6 @@ def merge(documents: Sequence[Mapping[str, Any]], length: int, *, shift: int = 1
                 part[:shift] = IGNORED
         fill = pad if name == "input_ids" else FILLS.get(name, 0)
         out[name] = np.concatenate([*parts, np.full(rest, fill, parts[0].dtype)]).astype(np.int32)
-    out["position_ids"] = np.concatenate([*map(np.arange, sizes), np.zeros(rest, int)]).astype(np.int32)
     out["segment_ids"] = np.repeat([*range(1, len(sizes) + 1), 0], [*sizes, rest]).astype(np.int32)
     return out
 

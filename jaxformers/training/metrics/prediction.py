@@ -19,13 +19,8 @@ def pair(predictions: Any, references: Any) -> tuple[Any, Any]:
     raise TypeError("a metric takes predictions and references, or one object with predictions and label_ids")
 
 
-def first(value: Any) -> np.ndarray:
-    """An array, of several the first: models return their scores before anything else."""
-    return np.asarray(value[0] if isinstance(value, (tuple, list)) and len(value) and np.ndim(value[0]) else value)
-
-
 def scores(value: Any) -> np.ndarray:
-    """As `first`, for what may be a list of rows: only a tuple holds several outputs."""
+    """An array; of several outputs, which come as a tuple, the first, since scores come before anything else."""
     return np.asarray(value[0] if isinstance(value, tuple) else value)
 
 

@@ -122,4 +122,4 @@ def test_texts_are_packed(words) -> None:
     pack = FirstFit(32, pad=words.pad_token_id)
     batches = list(jf.DataLoader(rows, batch_size=2, epochs=1, transform=Tokenize(words), pack=pack))
     assert packing_efficiency(batches) > 0.9
-    assert set(batches[0]) == {"input_ids", "labels", "position_ids", "segment_ids"}
+    assert set(batches[0]) == {"input_ids", "labels", "segment_ids"}
