@@ -13,6 +13,7 @@ from jaxformers.training.data.stages import Stage, State, Windowed
 Fields = dict[str, np.ndarray]
 Plan = Callable[[Sequence[int], int], list[list[int]]]
 IGNORED = -100
+PER_TOKEN = ("labels", "token_type_ids", "special_tokens_mask")
 FILLS = {"labels": IGNORED, "special_tokens_mask": 1}  # what is put at padding; other fields get 0
 
 
@@ -174,7 +175,10 @@ class Concatenated:
 
 
 def document(row: Row) -> Fields:
-    """A document's fields that have an entry for each token, with labels. Raises DataError when lengths differ."""
+    """A document's input_ids, labels (the ids, if it has none) and PER_TOKEN fields; others cannot be packed.
+
+    Raises DataError when lengths differ.
+    """
     if "input_ids" not in row.value:
         raise DataError(
             f"row {row.number} of the data cannot be packed: it has no input_ids, only {sorted(row.value)}; "
@@ -182,7 +186,7 @@ def document(row: Row) -> Fields:
         )
     ids = np.asarray(row.value["input_ids"])
     fields = {"input_ids": ids}
-    for name in ("labels", "token_type_ids", "special_tokens_mask", "word_ids"):
+    for name in PER_TOKEN:
         if row.value.get(name) is None:
             continue
         fields[name] = np.asarray(row.value[name])

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+AT_EXIT = 5.0  # seconds for a thread that waits for its source while the program ends
 _END = object()
 _RUNNING: weakref.WeakSet = weakref.WeakSet()
 
@@ -52,15 +53,15 @@ class Prefetch(Iterator):
             raise error
         raise StopIteration
 
-    def close(self) -> None:
-        """Stop the thread and wait for it; what it had made is dropped."""
+    def close(self, patience: float | None = None) -> None:
+        """Stop the thread and wait for it, `patience` seconds at most; what it had made is dropped."""
         self.stopped.set()
         if self.thread.is_alive():  # joining one that has ended fails while the interpreter ends
-            self.thread.join()
+            self.thread.join(patience)
 
 
 @atexit.register
 def close_all() -> None:
     """End every thread before the interpreter does: one that is inside jax at that moment would crash the process."""
     for one in list(_RUNNING):
-        one.close()
+        one.close(AT_EXIT)

@@ -1,6 +1,8 @@
 """The loader: every row once, the same order again, exact resume, disjoint parts for processes."""
 
 import json
+import subprocess
+import sys
 import time
 from functools import partial
 
@@ -246,3 +248,15 @@ def test_a_state_of_another_seed_is_refused() -> None:
     loader = DataLoader(ROWS, batch_size=4, seed=1)
     with pytest.raises(DataError, match="seed 1; expected 1 and 2"):
         DataLoader(ROWS, batch_size=4, seed=2).restore(loader.state())
+
+
+def test_a_program_that_stops_in_the_middle_ends_well() -> None:
+    """The thread is inside jax when the interpreter ends."""
+    program = (
+        "import jaxformers as jf, numpy as np\n"
+        "loader = jf.DataLoader({'x': np.arange(100000)}, batch_size=4, place=jf.to_device, prefetch=64)\n"
+        "batches = iter(loader)\n"
+        "print(next(batches)['x'].tolist())\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "[0, 1, 2, 3]\n", "")
