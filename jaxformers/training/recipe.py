@@ -1,4 +1,7 @@
-"""A run as a TOML file: sections for the model, its data, the mesh, the arguments and LoRA, read and written."""
+"""A run as a TOML file: sections for the model, its data, the mesh, the arguments and LoRA, read and written.
+
+[tiny] holds tables of the other sections, whose values take the place of theirs in a small form of the run.
+"""
 
 import dataclasses
 import difflib
@@ -12,23 +15,27 @@ from typing import Any, Self
 from jaxformers.core.errors import ConfigError
 from jaxformers.training.arguments import TrainingArguments
 
-SECTIONS = ("model", "data", "mesh", "training", "lora")
+SECTIONS = ("model", "data", "mesh", "training", "lora", "tiny")
 BESIDE_AXES = ("rules", "dcn")  # what [mesh] holds beside sizes of axes
 
 
 @dataclass
 class Recipe:
-    """The five sections of a run's file. [mesh] holds axis sizes, `rules` and, for several slices, `dcn`."""
+    """The sections of a run's file. [mesh] holds axis sizes, `rules` and, for several slices, `dcn`."""
 
     model: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     mesh: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     lora: dict[str, Any] = field(default_factory=dict)
+    tiny: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, path: str | Path, changes: Iterable[str] = ()) -> Self:
-        """Read a file, then apply changes such as "training.learning_rate=1e-4". Raises ConfigError."""
+    def read(cls, path: str | Path, changes: Iterable[str] = (), *, tiny: bool = False) -> Self:
+        """Read a file, perhaps in its tiny form, then apply changes such as "training.learning_rate=1e-4".
+
+        Raises ConfigError.
+        """
         try:
             raw = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except tomllib.TOMLDecodeError as error:
@@ -38,6 +45,8 @@ class Recipe:
         for name, section in raw.items():
             if not isinstance(section, dict):
                 raise ConfigError(f"{path} has {name} = {section!r} outside of a section")
+        if tiny:
+            raw = smaller(path, raw)
         for change in changes:
             apply(raw, change)
         return cls(**raw)
@@ -74,6 +83,25 @@ class Recipe:
         """Write the file; `read` gives an equal recipe."""
         parts = [table(name, getattr(self, name)) for name in SECTIONS if getattr(self, name)]
         Path(path).write_text("\n".join(parts), encoding="utf-8")
+
+
+def smaller(path: str | Path, raw: dict[str, Any]) -> dict[str, Any]:
+    """The sections with what [tiny] puts in place; a mesh there replaces the whole mesh."""
+    if not raw.get("tiny"):
+        raise ConfigError(f"{path} has no tiny form: its [tiny] section is missing")
+    changes = dict(raw["tiny"])
+    if strange := sorted(changes.keys() - set(SECTIONS) | changes.keys() & {"tiny"}):
+        raise ConfigError(f"{path} has [tiny.{strange[0]}]; {expected(strange[0], SECTIONS[:-1])}")
+    out = {name: section for name, section in raw.items() if name != "tiny"}
+    if "mesh" in changes:
+        out["mesh"] = changes.pop("mesh")
+    return merged(out, changes)
+
+
+def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Tables joined, those above winning value by value."""
+    both = {k: merged(below[k], v) for k, v in above.items() if isinstance(v, dict) and isinstance(below.get(k), dict)}
+    return {**below, **above, **both}
 
 
 def apply(raw: dict[str, Any], change: str) -> None:
