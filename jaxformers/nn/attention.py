@@ -10,6 +10,7 @@ from jaxformers.core.state import CrossState, KVCache, RingCache
 from jaxformers.nn.linear import Linear
 from jaxformers.nn.param import dropout
 from jaxformers.nn.position import Rope
+from jaxformers.nn.remat import keep
 from jaxformers.ops.attention import attention, attention_weights, weighted_values
 
 Records = dict[str, jax.Array]
@@ -30,14 +31,15 @@ def attend(
     """
     q = constrain(q, "batch", "length", "heads", None)
     k, v = constrain(k, "batch", "keys", "kv_heads", None), constrain(v, "batch", "keys", "kv_heads", None)
+    q, k, v = keep(q, "qkv"), keep(k, "qkv"), keep(v, "qkv")
     if (bias := kwargs.get("bias")) is not None:
         kwargs["bias"] = constrain(bias, "batch", "heads", "length", None)
     drops = ctx.train and rate > 0.0
     if not drops and not ctx.records(name):
-        return attention(q, k, v, mask, **kwargs), {}
+        return keep(attention(q, k, v, mask, **kwargs), "context"), {}
     visible = mask.array(kwargs.pop("q_slots"), kwargs.pop("k_slots"))
     weights = attention_weights(q, k, visible, **kwargs)
-    out = weighted_values(dropout(module, weights, rate, ctx.train), v)
+    out = keep(weighted_values(dropout(module, weights, rate, ctx.train), v), "context")
     return out, {name: weights.astype(q.dtype)} if ctx.records(name) else {}
 
 

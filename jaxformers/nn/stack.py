@@ -14,6 +14,7 @@ from flax import linen as nn
 
 from jaxformers.core.context import Context
 from jaxformers.core.sharding import constrain
+from jaxformers.nn.remat import remat_policy
 
 Segments = tuple[tuple[int, int, int], ...]
 T = TypeVar("T")
@@ -122,16 +123,6 @@ def run(layers: Layers, x: jax.Array, ctx: Context, state: tuple | None, remat: 
         states.append(new)
         records.append({**seen, "hidden_states": x} if ctx.records("hidden_states") else seen)
     return x, None if state is None else tuple(states), records
-
-
-def remat_policy(name: str):
-    """A policy of `jax.checkpoint_policies` by name; "full" saves nothing."""
-    if name == "full":
-        return None
-    policy = getattr(jax.checkpoint_policies, name, None)
-    if policy is None:
-        raise ValueError(f"remat policy {name!r} is unknown; expected 'full' or a name in jax.checkpoint_policies")
-    return policy
 
 
 class Stack(nn.Module):

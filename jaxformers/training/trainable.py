@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxformers.core.keymap import logical_path
 from jaxformers.hub.abstract import Path, unflatten
 from jaxformers.hub.model import Model
+from jaxformers.training.reach import general, unreached
 
 Trainable = str | Iterable[str] | Callable[[str], bool] | None
 
@@ -35,11 +36,14 @@ def choose(model: Model, trainable: Trainable) -> frozenset[Path]:
     """The paths of the leaves to train.
 
     trainable: None for all leaves, or for the adapters alone when the model has some; patterns, of which one must be
-    found in a leaf's logical name; or a predicate of that name. Raises ValueError when a pattern finds nothing, and
-    when layers that are stacked in one leaf are to be treated differently.
+    found in a leaf's logical name; or a predicate of that name. Leaves that no gradient reaches never are. Raises
+    ValueError when a pattern finds nothing, and when layers stacked in one leaf are to be treated differently.
     """
     leaves = dict(zip(leaf_paths(model), jax.tree.leaves(model), strict=True))
-    floating = [path for path, leaf in leaves.items() if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    fixed = unreached(model.module)
+    floating = [
+        path for path, leaf in leaves.items() if jnp.issubdtype(leaf.dtype, jnp.floating) and general(path) not in fixed
+    ]
     if trainable is None:
         adapters = adapter_paths(model)
         return frozenset(path for path in floating if not adapters or path in adapters)
