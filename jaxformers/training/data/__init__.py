@@ -6,6 +6,7 @@ from jaxformers.training.data.files import read_rows
 from jaxformers.training.data.folders import ImageFolder
 from jaxformers.training.data.loader import DataLoader
 from jaxformers.training.data.mixture import mix
+from jaxformers.training.data.order import BucketBatches
 from jaxformers.training.data.packing import BestFit, ConcatSplit, FirstFit, PackedSource, packing_efficiency
 from jaxformers.training.data.pairs import FitPairs
 from jaxformers.training.data.position import all_states
@@ -15,6 +16,7 @@ from jaxformers.training.data.tfds import tfds_source
 
 __all__ = [
     "BestFit",
+    "BucketBatches",
     "ConcatSplit",
     "DataLoader",
     "FirstFit",

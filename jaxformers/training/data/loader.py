@@ -1,6 +1,5 @@
 """DataLoader: from any source of rows to batches of arrays, in an order that a saved state continues exactly."""
 
-import inspect
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Literal
@@ -9,6 +8,7 @@ import numpy as np
 
 from jaxformers.core.errors import DataError
 from jaxformers.training.data import position
+from jaxformers.training.data.checks import check, takes_draws
 from jaxformers.training.data.collate import collate_arrays
 from jaxformers.training.data.draws import Draws
 from jaxformers.training.data.fill import fill_rows
@@ -16,7 +16,7 @@ from jaxformers.training.data.order import Chosen, InOrder, LengthGrouped, Order
 from jaxformers.training.data.prefetch import Prefetch
 from jaxformers.training.data.rows import Reader, Row, collated
 from jaxformers.training.data.sources import Stream, as_source
-from jaxformers.training.data.stages import Indexed, Stage, State, Streamed, Transformed, Windowed
+from jaxformers.training.data.stages import Batched, Indexed, Stage, State, Streamed, Transformed, Windowed
 
 Last = Literal["drop", "keep", "fill"]
 
@@ -29,6 +29,8 @@ class DataLoader:
     collate: rows (and `draws`, where it takes them) -> arrays; by default the rows' fields are stacked.
     transform: a function of one row, such as a Tokenize; `threads` run it side by side.
     shuffle: by seed and epoch; a stream is shuffled within windows of `window` rows.
+    sampler: row numbers, or a function of the epoch that returns them; batch_sampler: one that returns batches of them,
+    such as BucketBatches, in the place of batch_size.
     group_by_length: batches of rows of like length, by `lengths` or by the rows' input_ids; indexed sources only.
     pack: puts several documents in a row (FirstFit, ConcatSplit).
     last: what becomes of rows that do not fill the last batch: "drop", "keep" (a smaller batch) or "fill" (with rows
@@ -42,12 +44,13 @@ class DataLoader:
         self,
         source: Any,
         *,
-        batch_size: int | None,
+        batch_size: int | None = None,
         collate: Callable[..., dict[str, Any]] = collate_arrays,
         transform: Callable | None = None,
         shuffle: bool = False,
         seed: int = 0,
         sampler: Any = None,
+        batch_sampler: Callable[[int], Any] | None = None,
         group_by_length: bool = False,
         lengths: Any = None,
         window: int = 10_000,
@@ -63,7 +66,7 @@ class DataLoader:
     ) -> None:
         self.source = as_source(source)
         self.batch_size, self.collate, self.transform = batch_size, collate, transform
-        self.shuffle, self.seed, self.sampler = shuffle, seed, sampler
+        self.shuffle, self.seed, self.sampler, self.batch_sampler = shuffle, seed, sampler, batch_sampler
         self.group_by_length, self.lengths, self.window, self.pack = group_by_length, lengths, window, pack
         self.last, self.epochs, self.prefetch, self.place = last, epochs, prefetch, place
         self.process_index, self.process_count, self.split = process_index, process_count, split
@@ -86,6 +89,8 @@ class DataLoader:
         """Batches of an epoch; None when that is not known before it has been read."""
         if not self.indexed or self.pack is not None:
             return None
+        if self.batch_sampler is not None:
+            return len(self.batch_sampler(0))
         rows = len(self.source) if self.sampler is None else len(self.order()(0))
         whole, rest = divmod(rows, self.batch_size)
         return whole + (1 if rest and self.last != "drop" else 0)
@@ -141,7 +146,7 @@ class DataLoader:
             self.rows.begin(epoch, state)
             begun = batch
             while rows := self.rows.take(self.batch_size // self.readers if self.batch_size else 1):
-                made, count = self.batch(rows, epoch, row) if self.batch_size else self.passed(rows)
+                made, count = self.passed(rows) if self.passes else self.batch(rows, epoch, row)
                 if made is None:
                     break
                 batch, row = batch + 1, row + count
@@ -159,6 +164,11 @@ class DataLoader:
     def readers(self) -> int:
         """How many processes read rows of their own."""
         return self.process_count if self.split == "source" else 1
+
+    @property
+    def passes(self) -> bool:
+        """Whether the source makes the batches."""
+        return self.batch_size is None and self.batch_sampler is None
 
     def passed(self, rows: list[Row]) -> tuple[dict[str, Any], int]:
         """A batch that the source made, and how many rows all processes have of it."""
@@ -184,7 +194,7 @@ class DataLoader:
         """Raise DataError when batches differ in shape and other processes, with other rows, cannot know how."""
         shapes = {name: np.shape(value)[1:] for name, value in batch.items()}
         self.shapes = self.shapes or shapes
-        if self.process_count > 1 and shapes != self.shapes:
+        if self.process_count > 1 and shapes != self.shapes and self.batch_sampler is None:
             raise DataError(
                 f"batches of several processes need one shape for all; found {self.shapes}, then {shapes}: "
                 "collate with padding='max_length' or a single bucket, or pack the rows"
@@ -206,11 +216,12 @@ class DataLoader:
         """Which of a batch's `count` rows this process makes; beyond `count` there are fillers."""
         if self.split == "source":
             return range(count if self.last == "keep" else self.local_rows)
-        if self.last == "keep" and count < (self.batch_size or 0):
+        if self.batch_sampler is not None or self.last == "keep" and count < (self.batch_size or 0):
             each, rest = divmod(count, self.process_count)
             if rest:
                 raise DataError(
-                    f"the last batch has {count} rows for {self.process_count} processes: use last='fill' or 'drop'"
+                    f"a batch has {count} rows for {self.process_count} processes: use last='fill' or 'drop', or "
+                    "a batch sampler with a multiple of that number"
                 )
         else:
             each = self.local_rows
@@ -219,6 +230,8 @@ class DataLoader:
     def make_stage(self) -> Stage:
         """The stages that rows go through before they become batches."""
         shuffle = partial(shuffled_window, seed=self.seed)
+        if self.batch_sampler is not None:
+            return Batched(self.batch_sampler, len(self.source))
         rows: Stage = Indexed(self.order()) if self.indexed else Streamed(self.source)
         if self.shuffle and not self.indexed:
             rows = Windowed(rows, self.window, shuffle)
@@ -254,29 +267,3 @@ def shuffled_window(rows: list[Row], epoch: int, window: int, *, seed: int) -> l
     """A window's rows in an order of its own."""
     order = np.random.default_rng((seed, epoch, window)).permutation(len(rows))
     return [rows[i] for i in order]
-
-
-def takes_draws(collate: Callable) -> bool:
-    """Whether a collator is random: it then has a parameter `draws`."""
-    try:
-        return "draws" in inspect.signature(collate).parameters
-    except ValueError:  # a builtin
-        return False
-
-
-def check(loader: DataLoader) -> None:
-    """Raise ValueError for arguments that contradict each other."""
-    size, count = loader.batch_size, loader.process_count
-    if size is not None and (size < 1 or size % count):
-        raise ValueError(f"batch_size is {size} for {count} processes; it must be a positive multiple of that number")
-    if not 0 <= loader.process_index < count:
-        raise ValueError(f"process_index is {loader.process_index}; expected 0..{count - 1}")
-    if loader.last not in ("drop", "keep", "fill"):
-        raise ValueError(f"last is {loader.last!r}; expected 'drop', 'keep' or 'fill'")
-    if isinstance(loader.source, Stream):
-        asked = [name for name in ("sampler", "lengths") if getattr(loader, name) is not None]
-        asked += ["group_by_length"] if loader.group_by_length else []
-        if asked:
-            raise ValueError(f"{', '.join(asked)} need a source with a length and rows by number; this one is a stream")
-    if size is None and (loader.pack is not None or count > 1 and loader.split == "rows"):
-        raise ValueError("batch_size None passes batches on: no packing, and with several processes split='source'")

@@ -73,3 +73,33 @@ class Chosen:
         if numbers.size and not 0 <= numbers.min() <= numbers.max() < self.rows:
             raise ValueError(f"the sampler gave rows {numbers.min()}..{numbers.max()}; the source has {self.rows} rows")
         return numbers
+
+
+@dataclass(frozen=True, eq=False)
+class BucketBatches:
+    """Batches of rows that fit one length of `buckets`, with about `tokens` places each: a `batch_sampler`.
+
+    A program is compiled for each bucket and no more, if the collator has the same buckets. multiple: what the number
+    of rows is a multiple of, such as that of devices. Rows that fill no batch of their bucket wait for another epoch.
+    """
+
+    lengths: Sequence[int]
+    buckets: Sequence[int]
+    tokens: int
+    seed: int = 0
+    multiple: int = 1
+
+    def __post_init__(self) -> None:
+        if len(self.lengths) and max(self.lengths) > max(self.buckets):
+            raise ValueError(f"the longest row has {max(self.lengths)} tokens, the largest bucket {max(self.buckets)}")
+
+    def __call__(self, epoch: int) -> list[np.ndarray]:
+        draw = np.random.default_rng((self.seed, epoch))
+        sizes = np.asarray(sorted(self.buckets))
+        bucket = np.searchsorted(sizes, np.asarray(self.lengths))
+        batches: list[np.ndarray] = []
+        for number, size in enumerate(sizes.tolist()):
+            rows = draw.permutation(np.flatnonzero(bucket == number))
+            count = max(self.tokens // size // self.multiple, 1) * self.multiple
+            batches += [rows[i : i + count] for i in range(0, len(rows) - count + 1, count)]
+        return [batches[i] for i in draw.permutation(len(batches))]

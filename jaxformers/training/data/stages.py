@@ -53,6 +53,33 @@ class Indexed:
         return {"read": self.at}
 
 
+class Batched:
+    """Whole batches of row numbers, as a batch sampler gives them for an epoch; each `take` is one."""
+
+    def __init__(self, sampler: Callable[[int], Sequence[Any]], rows: int) -> None:
+        self.sampler, self.rows = sampler, rows
+        self.batches: Sequence[Any] = ()
+        self.epoch: int | None = None
+        self.at = 0
+
+    def begin(self, epoch: int, state: State | None = None) -> None:
+        if epoch != self.epoch:
+            self.batches, self.epoch = list(self.sampler(epoch)), epoch
+        self.at = state["batches"] if state else 0
+
+    def take(self, count: int) -> list[Row]:
+        if self.at == len(self.batches):
+            return []
+        numbers = [int(number) for number in self.batches[self.at]]
+        if not numbers or not 0 <= min(numbers) <= max(numbers) < self.rows:
+            raise ValueError(f"batch {self.at} of the batch sampler is {numbers}; the source has {self.rows} rows")
+        self.at += 1
+        return [Row(number) for number in numbers]
+
+    def state(self) -> State:
+        return {"batches": self.at}
+
+
 class Streamed:
     """Rows of a stream as they come, numbered from 0 in every epoch."""
 

@@ -11,7 +11,7 @@ import pytest
 
 import jaxformers as jf
 from jaxformers.core.errors import DataError
-from jaxformers.training.data.order import LengthGrouped
+from jaxformers.training.data.order import BucketBatches, LengthGrouped
 
 DataLoader = jf.DataLoader
 ROWS = [{"x": np.full((3,), i, np.int64), "label": i % 4} for i in range(23)]
@@ -131,7 +131,7 @@ def test_filled_rows_do_not_count() -> None:
         list(DataLoader(rows, batch_size=4, epochs=1, last="fill", process_index=i, process_count=2)) for i in (0, 1)
     ]
     assert [part[-1]["labels"].tolist() for part in parts] == [[4, -100], [-100, -100]]
-    with pytest.raises(DataError, match="last batch has 1 rows for 2 processes"):
+    with pytest.raises(DataError, match="a batch has 1 rows for 2 processes"):
         list(DataLoader(rows, batch_size=4, epochs=1, last="keep", process_count=2))
 
 
@@ -150,6 +150,35 @@ def test_samplers_choose_rows() -> None:
     assert seen(loader) == [[5, 1], [7, 0], [5, 1], [7, 1]] and len(loader) == 4
     with pytest.raises(ValueError, match=r"rows 5..99; the source has 23 rows"):
         list(DataLoader(ROWS, batch_size=2, epochs=1, sampler=[5, 99]))
+
+
+def test_batch_samplers_choose_batches() -> None:
+    lengths = [3, 12, 4, 1, 9, 2, 7, 3, 16, 5, 11, 4]
+    rows = [{"x": np.full(16 if n > 8 else 8 if n > 4 else 4, i)} for i, n in enumerate(lengths)]
+    batches = BucketBatches(lengths, (4, 8, 16), tokens=24, seed=2, multiple=2)
+    make = partial(DataLoader, rows, batch_sampler=batches, epochs=3, collate=noisy)
+    whole = list(make())
+    assert {batch["x"].shape for batch in whole} == {(2, 16), (2, 8), (6, 4)}
+    first = [set(batch["x"][:, 0].tolist()) for batch in whole[:4]]
+    assert len(set().union(*first)) == 12
+    assert all(len({(lengths[i] > 4) + (lengths[i] > 8) for i in batch}) == 1 for batch in first)
+    loader = make()
+    assert len(loader) == len(whole) == 12
+    running = iter(loader)
+    for _ in range(4):
+        next(running)
+    again = make()
+    again.restore(json.loads(json.dumps(loader.state())))
+    assert [batch["noise"].tolist() for batch in again] == [batch["noise"].tolist() for batch in whole[4:]]
+    halves = [list(make(process_index=i, process_count=2)) for i in range(2)]
+    for batch, *parts in zip(whole, *halves, strict=True):
+        np.testing.assert_array_equal(np.concatenate([part["x"] for part in parts]), batch["x"])
+    with pytest.raises(ValueError, match=r"given are also \['batch_size', 'shuffle'\]"):
+        make(batch_size=4, shuffle=True)
+    with pytest.raises(ValueError, match=r"batch 0 of the batch sampler is \[99\]; the source has 12 rows"):
+        list(DataLoader(rows, batch_sampler=lambda epoch: [[99]]))
+    with pytest.raises(ValueError, match="the longest row has 16 tokens, the largest bucket 8"):
+        BucketBatches(lengths, (4, 8), tokens=32)
 
 
 def test_rows_are_transformed_on_threads_in_order() -> None:
