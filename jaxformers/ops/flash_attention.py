@@ -109,7 +109,9 @@ def local_attention(scale: float, softcap: float | None, q, k, v, bias, sinks, m
     from jaxformers.kernels.attention.flash_tpu import flash_attention
     from jaxformers.kernels.attention.tpu_blocks import Settings
 
-    blocks = blocks_for(target_device().device_kind, max(q.shape[-1], v.shape[-1]), q.dtype.itemsize)
+    # A whole bias takes as much room as float32 does.
+    itemsize = q.dtype.itemsize if bias is None or bias.shape[2] == 1 else max(q.dtype.itemsize, 4)
+    blocks = blocks_for(target_device().device_kind, max(q.shape[-1], v.shape[-1]), itemsize)
     settings = Settings(scale, softcap, blocks, interpret=target_platform() != "tpu")
     return flash_attention(q, k, v, visibility(mask, q_slots, k_slots), settings, bias=bias, sinks=sinks)[0]
 

@@ -14,8 +14,9 @@ QUERIES = 128  # computed at a time
 
 def bias_gradient(x: Inputs, settings: Settings, visibility: Visibility) -> jax.Array:
     """Sum of the scores' gradients over the axes along which the bias [1|B,1|H,1|T,1|S] is spread."""
-    batch = x.q.shape[0]
-    rows = (x.q, x.k, x.v, x.grad, x.lse[:, :, 0], x.delta[:, :, 0])
+    batch, heads, length, _ = x.q.shape
+    grad = x.grad if x.grad.ndim == 4 else x.grad.reshape(batch, length, heads, -1).swapaxes(1, 2)
+    rows = (x.q, x.k, x.v, grad, x.lse[:, :, 0], x.delta[:, :, 0])
     shape = x.bias.shape[1:]
 
     def row(b: jax.Array) -> jax.Array:

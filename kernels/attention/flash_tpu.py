@@ -19,8 +19,10 @@ from jaxformers.kernels.attention.tpu_blocks import (
     Settings,
     each_step,
     input_specs,
+    merges,
     plan,
     product,
+    query_spec,
     scores,
 )
 from jaxformers.kernels.attention.visibility import Visibility
@@ -43,12 +45,13 @@ def flash_attention(
     """
     q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
     out, lse = attend(settings, q, k, v, bias, sinks, visibility)
-    return jnp.swapaxes(out, 1, 2), lse
+    merged = out.ndim == 3
+    return out.reshape(*out.shape[:2], q.shape[1], -1) if merged else jnp.swapaxes(out, 1, 2), lse
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def attend(settings: Settings, q, k, v, bias, sinks, visibility: Visibility) -> tuple[jax.Array, jax.Array]:
-    """`flash_attention` with heads before lengths: q [B,H,T,D] -> [B,H,T,Dv] and [B,H,T]."""
+    """`flash_attention` of q [B,H,T,D], k, v [B,K,S,D|Dv]: the output as `merges` says, and the logarithm [B,H,T]."""
     return forward(settings, Inputs(q, k, v, bias), sinks, visibility)
 
 
@@ -62,7 +65,7 @@ def attend_backward(settings: Settings, saved, grads):
     """Gradients of q, k, v, bias and sinks; one that nobody uses is dropped by the compiler."""
     q, k, v, bias, sinks, visibility, out, lse = saved
     grad, grad_lse = grads
-    delta = jnp.sum(grad.astype(jnp.float32) * out.astype(jnp.float32), axis=-1) - grad_lse
+    delta = over_values(grad, out, q.shape[1]) - grad_lse
     # For a query that saw nothing, a large divisor: its probabilities are zeros here as they were there.
     lse = jnp.where(lse < EMPTY, -HIDDEN, lse)
     x = Inputs(q, k, v, bias, None, grad, lse[:, :, None], delta[:, :, None])
@@ -72,6 +75,16 @@ def attend_backward(settings: Settings, saved, grads):
         share = jnp.exp(sinks.astype(jnp.float32)[None, :, None] - lse)
         d_sinks = -jnp.sum(share * delta, axis=(0, 2)).astype(sinks.dtype)
     return *gradients(settings, x, visibility), d_bias, d_sinks, None
+
+
+def over_values(grad: jax.Array, out: jax.Array, heads: int) -> jax.Array:
+    """Sum of gradient times output over each head's values, float32 [B,H,T]."""
+    both = grad.astype(jnp.float32) * out.astype(jnp.float32)
+    if both.ndim == 4:
+        return both.sum(-1)
+    # To give heads an axis of their own would move the whole array; a product with ones does not.
+    ones = jnp.repeat(jnp.eye(heads, dtype=jnp.float32), both.shape[-1] // heads, axis=1)
+    return jnp.einsum("btx,hx->bht", both, ones, precision=jax.lax.Precision.HIGHEST)
 
 
 attend.defvjp(attend_and_save, attend_backward)
@@ -85,10 +98,11 @@ def forward(settings: Settings, x: Inputs, sinks, visibility: Visibility) -> tup
     x, (size, _) = work.x, work.sizes
     (b, h, t, _), dv = x.q.shape, x.v.shape[-1]
 
-    def at(*grid):
+    def statistic(*grid):
         b, h, i, _ = place(*grid)
-        return b, h, i
+        return b, h, 0, i
 
+    out_shape = jax.ShapeDtypeStruct((b, t, h * dv) if merges(dv) else (b, h, t, dv), x.q.dtype)
     if sinks is not None:
         sinks = sinks.astype(jnp.float32)
     out, lse = pl.pallas_call(
@@ -101,8 +115,8 @@ def forward(settings: Settings, x: Inputs, sinks, visibility: Visibility) -> tup
                 None if sinks is None else pl.BlockSpec(memory_space=pltpu.SMEM),
             ],
             out_specs=[
-                pl.BlockSpec((None, None, size, dv), lambda *grid: (*at(*grid), 0)),
-                pl.BlockSpec((None, None, 1, size), lambda *grid: (*at(*grid)[:2], 0, at(*grid)[2])),
+                query_spec(out_shape, size, place, h),
+                pl.BlockSpec((None, None, 1, size), statistic),
             ],
             scratch_shapes=[
                 pltpu.VMEM((dv, size), jnp.float32),
@@ -111,7 +125,7 @@ def forward(settings: Settings, x: Inputs, sinks, visibility: Visibility) -> tup
             ],
         ),
         out_shape=[
-            jax.ShapeDtypeStruct((b, h, t, dv), x.q.dtype),
+            out_shape,
             jax.ShapeDtypeStruct((b, h, 1, t), jnp.float32),
         ],
         compiler_params=pltpu.CompilerParams(
@@ -120,7 +134,7 @@ def forward(settings: Settings, x: Inputs, sinks, visibility: Visibility) -> tup
         interpret=settings.interpret,
         name="jaxformers_flash_forward",
     )(steps.steps, x, sinks)
-    return out[:, :, :length], lse[:, :, 0, :length]
+    return jax.lax.slice_in_dim(out, 0, length, axis=out.ndim - 2), lse[:, :, 0, :length]
 
 
 def forward_kernel(settings: Settings, place, steps, x: Inputs, sinks, out, lse, total, largest, mass) -> None:

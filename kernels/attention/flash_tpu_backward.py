@@ -11,7 +11,16 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from jaxformers.kernels.attention.tpu_blocks import Inputs, Settings, each_step, input_specs, plan, product, scores
+from jaxformers.kernels.attention.tpu_blocks import (
+    Inputs,
+    Settings,
+    each_step,
+    input_specs,
+    plan,
+    product,
+    query_spec,
+    scores,
+)
 from jaxformers.kernels.attention.visibility import Visibility
 
 
@@ -27,18 +36,13 @@ def query_gradient(settings: Settings, x: Inputs, visibility: Visibility) -> jax
     steps, place = work.by_queries()
     x, (size, _) = work.x, work.sizes
     b, h, _, d = x.q.shape
-
-    def at(*grid):
-        b, h, i, _ = place(*grid)
-        return b, h, i, 0
-
     grad = pl.pallas_call(
         partial(query_kernel, settings, place),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=1,
             grid=(b, h, steps.longest),
             in_specs=[input_specs(x, work.sizes, place)],
-            out_specs=pl.BlockSpec((None, None, size, d), at),
+            out_specs=query_spec(x.q, size, place),
             scratch_shapes=[pltpu.VMEM((d, size), jnp.float32)],
         ),
         out_shape=jax.ShapeDtypeStruct(x.q.shape, x.q.dtype),

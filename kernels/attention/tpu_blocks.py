@@ -52,7 +52,7 @@ class Inputs(NamedTuple):
     v: Any  # [B,K,S,Dv]
     bias: Any  # [1|B,1|H,1,S], or [1|B,1|H,S,T]: keys first
     rows: Any = None  # Rows
-    grad: Any = None  # [B,H,T,Dv], of the output
+    grad: Any = None  # of the output, in its layout: see `merges`
     lse: Any = None  # [B,H,1,T], log of the sum of exponentials
     delta: Any = None  # [B,H,1,T], sum of output times its gradient
 
@@ -92,7 +92,7 @@ def plan(x: Inputs, visibility: Visibility, blocks: tuple[int, int]) -> Plan:
         grown(x.v, 2, more[1]),
         keys_first(x.bias, lengths, more),
         rules,
-        grown(x.grad, 2, more[0]),
+        None if x.grad is None else grown(x.grad, x.grad.ndim - 2, more[0]),
         grown(x.lse, 3, more[0], -HIDDEN),
         grown(x.delta, 3, more[0]),
     )
@@ -155,9 +155,6 @@ def input_specs(x: Inputs, sizes: tuple[int, int], place: Place) -> Inputs:
         at = lambda b, h, i, j: (b if many else 0, 0, i if queries else j)  # noqa: E731
         return None if array is None else spec((None, 1, size), at)
 
-    def per_query(size: int) -> pl.BlockSpec:
-        return spec((None, None, bq, size), lambda b, h, i, j: (b, h, i, 0))
-
     def per_key(size: int) -> pl.BlockSpec:
         return spec((None, None, bk, size), lambda b, h, i, j: (b, h // groups, j, 0))
 
@@ -166,7 +163,7 @@ def input_specs(x: Inputs, sizes: tuple[int, int], place: Place) -> Inputs:
 
     r = x.rows
     return Inputs(
-        per_query(x.q.shape[-1]),
+        query_spec(x.q, bq, place),
         per_key(x.k.shape[-1]),
         per_key(x.v.shape[-1]),
         bias_spec(x.bias, sizes, spec),
@@ -178,10 +175,30 @@ def input_specs(x: Inputs, sizes: tuple[int, int], place: Place) -> Inputs:
             row(r.k_segments, bk, False),
             None if r.prefix is None else pl.BlockSpec(memory_space=pltpu.SMEM),
         ),
-        None if x.grad is None else per_query(x.grad.shape[-1]),
+        None if x.grad is None else query_spec(x.grad, bq, place, x.q.shape[1]),
         statistic(x.lse),
         statistic(x.delta),
     )
+
+
+def merges(size: int) -> bool:
+    """Whether the output's layout is [B,T,H*Dv], as the next product reads it, and not [B,H,T,Dv].
+
+    That takes heads as wide as the lanes of a register, or a multiple of them.
+    """
+    return size % LANES == 0
+
+
+def query_spec(x: Any, block: int, place: Place, heads: int = 1) -> pl.BlockSpec:
+    """The block of one head's queries of an array [B,H,T,D] or [B,T,H*D], the latter with so many heads."""
+
+    def at(*grid):
+        b, h, i, _ = place(*grid)
+        return (b, h, i, 0) if len(x.shape) == 4 else (b, i, h)
+
+    if len(x.shape) == 4:
+        return pl.BlockSpec((None, None, block, x.shape[-1]), at)
+    return pl.BlockSpec((None, block, x.shape[-1] // heads), at)
 
 
 def bias_spec(bias: Any, sizes: tuple[int, int], spec: Callable) -> pl.BlockSpec | None:

@@ -115,22 +115,20 @@ class Walk(NamedTuple):
 
 def walk(some: jax.Array, every: jax.Array) -> Walk:
     """List what [1|B,outer,inner] asks for; steps after a row's last one are idle and stay where they are."""
-    count, inner = some.shape[0], some.shape[2]
-    some = some | (~some.any(-1, keepdims=True) & (jnp.arange(inner) == 0))
-    total = some.shape[1] * inner
-    flat = jnp.arange(total)
-    wanted = some.reshape(count, total)
-    order = jnp.sort(jnp.where(wanted, flat, flat + total), axis=-1) % total
-    needed = wanted.sum(-1, keepdims=True)
-    at = jnp.take_along_axis(order, jnp.minimum(flat, needed - 1), axis=-1)
-    outer = at // inner
-    end = flat == needed - 1
-    flags = jnp.where(jnp.take_along_axis((every & some).reshape(count, total), at, axis=-1), WHOLE, 0)
-    flags += jnp.where(jnp.concatenate([jnp.ones_like(end[:, :1]), outer[:, 1:] != outer[:, :-1]], 1), FIRST, 0)
-    flags += jnp.where(end | jnp.concatenate([outer[:, 1:] != outer[:, :-1], end[:, -1:]], 1), LAST, 0)
-    flags = jnp.where(flat < needed, flags, IDLE)
-    steps = (outer << (FLAG_BITS + INNER_BITS)) | ((at % inner) << FLAG_BITS) | flags
-    return Walk(steps.astype(jnp.int32).reshape(-1), needed.max().astype(jnp.int32))
+    rows, outer, inner = some.shape
+    wanted = some | (~some.any(-1, keepdims=True) & (jnp.arange(inner) == 0))
+    places = (jnp.arange(outer)[:, None] << (FLAG_BITS + INNER_BITS)) | (jnp.arange(inner) << FLAG_BITS)
+    packed = (places | jnp.where(every & some, WHOLE, 0)).astype(jnp.int32).reshape(rows, -1)
+    wanted = wanted.reshape(rows, -1)
+    # Packed steps are in the order of the walk already; a sort brings those that are wanted to the front.
+    steps = jnp.sort(jnp.where(wanted, packed, LARGEST), axis=-1)
+    end = jnp.max(jnp.where(wanted, packed, 0), axis=-1, keepdims=True)
+    block = outer_block(steps)  # of no block: larger than any
+    turns = (block[:, 1:] != block[:, :-1]).astype(jnp.int32)
+    once = jnp.ones((rows, 1), jnp.int32)
+    flags = FIRST * jnp.concatenate([once, turns], 1) + LAST * jnp.concatenate([turns, once], 1)
+    steps = jnp.where(steps == LARGEST, end & ~WHOLE | IDLE, steps | flags)
+    return Walk(steps.reshape(-1), wanted.sum(-1).max().astype(jnp.int32))
 
 
 def outer_block(step: jax.Array) -> jax.Array:
