@@ -85,8 +85,9 @@ class Checkpoints:
     def restore(self, like: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
         """Read the newest good checkpoint, or that of `step`, as (state, extra), placed as `like` is.
 
-        like: a state or shapes of one; its mesh, rules, number of processes and layout (scan) may differ from those of
-        the run that wrote. Raises CheckpointError if none is good, or if they are of another model or optimiser.
+        like: a state, or shapes of one (`TrainStep.abstract`), which take no memory. Its mesh, rules, number of
+        processes and layout (scan) may differ from those of the run that wrote. Raises CheckpointError if none is good,
+        or if they are of another model or optimiser.
         """
         self._settle()
         steps = self.steps()
@@ -178,7 +179,7 @@ class Checkpoints:
         check_target(target, description, step)
         arrays = all_succeed(lambda: read_arrays(place, target), Damaged)
         description.check(arrays)
-        self.best = description.best
+        self.best = description.best if self.best is None else self.best
         self._whole.add(step)
         arrays = to_layout(arrays, wanted)
         return with_leaves(like, with_keys(arrays, leaves)), description.extra
