@@ -44,7 +44,7 @@ class DataLoader:
         self,
         source: Any,
         *,
-        batch_size: int | None = None,
+        batch_size: int | None,
         collate: Callable[..., dict[str, Any]] = collate_arrays,
         transform: Callable | None = None,
         shuffle: bool = False,

@@ -156,7 +156,7 @@ def test_batch_samplers_choose_batches() -> None:
     lengths = [3, 12, 4, 1, 9, 2, 7, 3, 16, 5, 11, 4]
     rows = [{"x": np.full(16 if n > 8 else 8 if n > 4 else 4, i)} for i, n in enumerate(lengths)]
     batches = BucketBatches(lengths, (4, 8, 16), tokens=24, seed=2, multiple=2)
-    make = partial(DataLoader, rows, batch_sampler=batches, epochs=3, collate=noisy)
+    make = partial(DataLoader, rows, batch_size=None, batch_sampler=batches, epochs=3, collate=noisy)
     whole = list(make())
     assert {batch["x"].shape for batch in whole} == {(2, 16), (2, 8), (6, 4)}
     first = [set(batch["x"][:, 0].tolist()) for batch in whole[:4]]
@@ -176,7 +176,7 @@ def test_batch_samplers_choose_batches() -> None:
     with pytest.raises(ValueError, match=r"given are also \['batch_size', 'shuffle'\]"):
         make(batch_size=4, shuffle=True)
     with pytest.raises(ValueError, match=r"batch 0 of the batch sampler is \[99\]; the source has 12 rows"):
-        list(DataLoader(rows, batch_sampler=lambda epoch: [[99]]))
+        list(DataLoader(rows, batch_size=None, batch_sampler=lambda epoch: [[99]]))
     with pytest.raises(ValueError, match="the longest row has 16 tokens, the largest bucket 8"):
         BucketBatches(lengths, (4, 8), tokens=32)
 
