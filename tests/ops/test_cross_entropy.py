@@ -13,7 +13,8 @@ from jaxformers.core.sharding import DATA, FSDP_TENSOR, SEQUENCE, TENSOR, use_me
 from jaxformers.ops.cross_entropy import Scores, linear_cross_entropy
 from jaxformers.ops.dispatch import use
 
-BATCH, LENGTH, WIDTH, WORDS = 4, 6, 16, 40
+BATCH, LENGTH, WIDTH, WORDS = 4, 6, 16, 104
+WAYS = ("chunked", "blocked")
 FORMS = {
     "bare": Scores(),
     "everything": Scores(scale=0.7, softcap=3.0, smoothing=0.2),
@@ -50,13 +51,14 @@ def check_equal(ours, theirs, tolerance: float = 1e-6) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("chunk", [5, 8, 1000])
-def test_chunks_equal_the_plain_form(form: str, chunk: int) -> None:
-    """Values and gradients, whether or not the tokens divide into chunks."""
+@pytest.mark.parametrize("way", WAYS)
+def test_parts_equal_the_plain_form(form: str, way: str) -> None:
+    """Values and gradients, whether or not tokens or words divide into parts."""
     with use(cross_entropy="reference"):
         plain = both(FORMS[form], None, case())
-    with use(cross_entropy="chunked"):
-        check_equal(both(FORMS[form], chunk, case()), plain)
+    with use(cross_entropy=way):
+        for chunk in (5, 6, 1000):
+            check_equal(both(FORMS[form], chunk, case()), plain)
 
 
 def test_equals_torch() -> None:
@@ -86,19 +88,21 @@ def test_equals_torch() -> None:
     ],
     ids=lambda v: "x".join(v) if isinstance(v, dict) else None,
 )
-def test_shared_out(axes: dict, rules: tuple, with_bias: bool) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_shared_out(axes: dict, rules: tuple, with_bias: bool, way: str) -> None:
     """Tokens over data and sequence axes, words over the tensor axis: the same numbers as one device has."""
     inputs = case(with_bias)
     with use(cross_entropy="reference"):
         plain = both(FORMS["everything"], None, inputs)
-    with use_mesh(make_mesh(axes), rules), use(cross_entropy="chunked"):
+    with use_mesh(make_mesh(axes), rules), use(cross_entropy=way):
         check_equal(both(FORMS["everything"], 2, inputs), plain, 2e-6)
 
 
-def test_no_scores_of_all_words_on_one_device() -> None:
-    """Spread over a mesh, nothing of [tokens, words] or [words, tokens] is gathered, and gradients are summed once."""
+@pytest.mark.parametrize(("words", "part"), [(512, (16, 128)), (4096, (256, 64))], ids=WAYS)
+def test_no_scores_of_all_words_on_one_device(words: int, part: tuple[int, int]) -> None:
+    """Spread over a mesh, nothing of [tokens, words] is gathered, and gradients are summed where they are kept."""
     mesh = make_mesh(fsdp=2, tensor=4)
-    shapes = [jax.ShapeDtypeStruct(s, t) for s, t in (((8, 64, 32), "f4"), ((512, 32), "f4"), ((8, 64), "i4"))]
+    shapes = [jax.ShapeDtypeStruct(s, t) for s, t in (((8, 64, 32), "f4"), ((words, 32), "f4"), ((8, 64), "i4"))]
 
     def total(x, matrix, labels):
         return linear_cross_entropy(x, matrix, labels, chunk=16)[0].sum()
@@ -107,16 +111,18 @@ def test_no_scores_of_all_words_on_one_device() -> None:
         text = jax.jit(jax.grad(total, argnums=(0, 1))).lower(*shapes).compile().as_text()
     assert "while" in text and "reduce-scatter" in text
     found = {(int(a), int(b)) for a, b in re.findall(r"f32\[(\d+),(\d+)\]", text)}
-    assert (16, 128) in found, "a chunk's scores of a quarter of the words"
-    whole = (8 // 2) * 64 * (512 // 4)  # all scores of one device
+    assert part in found, "tokens and words whose scores are held at a time"
+    whole = (8 // 2) * 64 * (words // 4)  # all scores of one device
     assert max(a * b for a, b in found) < whole
 
 
-def test_half_precision() -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_half_precision(way: str) -> None:
     """In bfloat16 scores and sums are float32: values are exact for these inputs, gradients are rounded once."""
     x, matrix, labels, bias = case()
     small = (x.astype(jnp.bfloat16), matrix.astype(jnp.bfloat16), labels, bias)
-    (value, _), grads = both(FORMS["everything"], 5, small)
+    with use(cross_entropy=way):
+        (value, _), grads = both(FORMS["everything"], 5, small)
     wide = tuple(a.astype(jnp.float32) for a in small[:2])
     (exact, _), exact_grads = both(FORMS["everything"], 5, (*wide, labels, bias))
     np.testing.assert_allclose(value, exact, rtol=1e-5)
@@ -144,6 +150,7 @@ def test_memory() -> None:
 
     assert reserved("reference") >= scores
     assert reserved("chunked") < scores / 4
+    assert reserved("blocked") < scores / 4
 
 
 def test_small_scores_are_held() -> None:
@@ -153,9 +160,11 @@ def test_small_scores_are_held() -> None:
     assert "while" not in text
     with use(cross_entropy="chunked"), pytest.raises(ValueError, match="name a chunk"):
         linear_cross_entropy(x, matrix, labels)
+    with use(cross_entropy="blocked"), pytest.raises(ValueError, match="cutting up the tokens reads less"):
+        linear_cross_entropy(x, matrix[:20], labels, chunk=4)
 
 
-@pytest.mark.parametrize("form", ["reference", "chunked"])
+@pytest.mark.parametrize("form", ["reference", *WAYS])
 def test_no_word_is_nan(form: str) -> None:
     """A label beyond the vocabulary shows, as PyTorch's error would; scores of -inf elsewhere do not spread."""
     x, matrix, labels, bias = case()
