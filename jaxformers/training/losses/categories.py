@@ -10,8 +10,9 @@ import optax
 from jaxformers.hub.model import Model
 from jaxformers.ops.cross_entropy import IGNORED, Scores, cross_entropy
 from jaxformers.training.losses.output import Batch, LossOutput, summed
-from jaxformers.training.losses.running import labels_of, run
+from jaxformers.training.losses.running import labels_of, run, shaped
 
+ANSWERS = ("soft_labels", "labels")
 PROBLEMS = ("regression", "single_label_classification", "multi_label_classification")
 
 
@@ -46,16 +47,18 @@ def problem(config: Any, labels: jax.Array) -> str:
 class ClassificationLoss:
     """The loss of one decision for each row, by the config's problem_type, or as `labels` are.
 
-    Classes Int [B] of which -100 counts nothing, or shares of all classes Float [B,C]: cross-entropy. Floats [B] or
-    [B,C] to regress to: squared error. Several labels [B,C] of 0 and 1: binary cross-entropy. NaN, or -100 among
-    integers, takes a row out. label_smoothing is for classes.
+    Classes Int [B] of which -100 counts nothing: cross-entropy. Floats [B] or [B,C] to regress to: squared error.
+    Several labels [B,C] of 0 and 1: binary cross-entropy. `soft_labels` [B,C] are shares of all classes, whatever the
+    problem. NaN, or -100 among integers, takes a row out. label_smoothing is for classes.
     """
 
     label_smoothing: float = 0.0
 
     def __call__(self, model: Model, batch: Batch, key: jax.Array | None = None) -> LossOutput:
-        labels = jnp.asarray(labels_of(batch, "labels"))
-        logits = run(model, batch, ("labels",), key).logits
+        labels = jnp.asarray(labels_of(batch, *ANSWERS))
+        logits = run(model, batch, ANSWERS, key).logits
+        if "soft_labels" in batch:
+            return self.soft(logits, shaped(labels, logits.shape))
         return self.compare(model.config, logits, labels)
 
     def compare(self, config: Any, logits: jax.Array, labels: jax.Array) -> LossOutput:
@@ -64,15 +67,11 @@ class ClassificationLoss:
         if kind == "single_label_classification":
             if jnp.issubdtype(labels.dtype, jnp.floating) and labels.shape == logits.shape:
                 return self.soft(logits, labels)
-            labels = labels.reshape(-1).astype(jnp.int32)
+            labels = shaped(labels, logits.shape[:1]).astype(jnp.int32)
             if config.model_type == "deberta-v2":
                 labels = jnp.where(labels < 0, IGNORED, labels)
             return categorical(logits, labels, self.label_smoothing)
-        if labels.size != logits.size:
-            raise ValueError(
-                f"{kind} needs a label for each of the scores {logits.shape}; labels have shape {labels.shape}"
-            )
-        logits, labels = logits.astype(jnp.float32), labels.reshape(logits.shape)
+        logits, labels = logits.astype(jnp.float32), shaped(labels, logits.shape)
         absent = labels == IGNORED if jnp.issubdtype(labels.dtype, jnp.integer) else jnp.isnan(labels)
         real = ~absent.any(axis=-1)
         labels = jnp.where(real[:, None], labels, 0).astype(jnp.float32)
@@ -99,7 +98,7 @@ class CategoryLoss:
         logits = run(model, batch, ("labels", "next_sentence_label"), key).logits
         if labels.ndim == logits.ndim and labels.shape[-1] == logits.shape[-1]:
             labels = one_hot_classes(labels)
-        return categorical(logits, labels.reshape(logits.shape[:-1]), self.label_smoothing)
+        return categorical(logits, shaped(labels, logits.shape[:-1]), self.label_smoothing)
 
 
 def one_hot_classes(labels: jax.Array) -> jax.Array:

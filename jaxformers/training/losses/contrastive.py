@@ -14,7 +14,7 @@ from jaxformers.hub.model import Model
 from jaxformers.ops.dot import dot_transposed
 from jaxformers.training.losses.categories import categorical
 from jaxformers.training.losses.output import Batch, LossOutput, summed
-from jaxformers.training.losses.running import run
+from jaxformers.training.losses.running import labels_of, run
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class PairLoss:
         keys = (None,) * 3 if key is None else jax.random.split(key, 3)
         parts = [named(batch, prefix) for prefix in ("", "positive_", "negative_")]
         if not parts[1]:
-            raise KeyError(f"the loss needs positive_input_ids in the batch; it has {', '.join(sorted(batch))}")
+            labels_of(batch, "positive_input_ids")
         ours, theirs, *others = (self.embed(model, p, k) for p, k in zip(parts, keys, strict=True) if p)
         rivals = jnp.concatenate([theirs, *others])
         logits = dot_transposed(ours, rivals) / self.temperature

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxformers.core.errors import DataError
 from jaxformers.hub.model import Model
 from jaxformers.training.losses.boxes import corners, generalized_iou
 from jaxformers.training.losses.matching import Objects, match
@@ -84,7 +85,7 @@ def of_classes(config: Any, logits: jax.Array, objects: Objects, query: jax.Arra
 def of_masks(scores: jax.Array, objects: Objects, count: jax.Array) -> Parts:
     """Focal and Dice losses of the masks' scores [B,N,h,w], enlarged to the objects' masks."""
     if objects.masks is None:
-        raise KeyError("segmentation needs `masks` [B,N,H,W] of the objects in the batch")
+        raise DataError("segmentation needs `masks` [B,N,H,W] of the objects in the batch")
     target = objects.masks.astype(jnp.float32)
     size = target.shape
     scores = jax.image.resize(scores.astype(jnp.float32), size, "bilinear", antialias=False).reshape(*size[:2], -1)

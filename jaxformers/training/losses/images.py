@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxformers.hub.model import Model
-from jaxformers.training.losses.categories import ClassificationLoss
+from jaxformers.training.losses.categories import ANSWERS, ClassificationLoss
 from jaxformers.training.losses.mixing import cutmix, mixup
 from jaxformers.training.losses.output import Batch, LossOutput
 from jaxformers.training.losses.running import labels_of, run
@@ -27,7 +27,7 @@ class ImageClassificationLoss(ClassificationLoss):
         if key is None or not (self.mixup or self.cutmix):
             return super().__call__(model, batch, key)
         key, mixing = jax.random.split(key)
-        images, labels = jnp.asarray(batch["pixel_values"]), jnp.asarray(labels_of(batch, "labels"))
+        images, labels = jnp.asarray(batch["pixel_values"]), jnp.asarray(labels_of(batch, *ANSWERS))
         classes = model.config.num_labels
         if jnp.issubdtype(labels.dtype, jnp.integer):
             # A class of -100 becomes shares of NaN, which count nothing, nor does what is mixed with it.
@@ -36,7 +36,7 @@ class ImageClassificationLoss(ClassificationLoss):
         elif labels.shape != (len(images), classes):
             raise ValueError(f"mixing needs classes [B] or shares [B,{classes}]; labels have shape {labels.shape}")
         images, labels = self.mix(images, labels, mixing)
-        logits = run(model, {**batch, "pixel_values": images}, ("labels",), key).logits
+        logits = run(model, {**batch, "pixel_values": images}, ANSWERS, key).logits
         return self.soft(logits, labels)
 
     def mix(self, images: jax.Array, labels: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:

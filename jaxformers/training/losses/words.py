@@ -9,7 +9,7 @@ from jaxformers.heads.scoring import Scoring
 from jaxformers.hub.model import Model
 from jaxformers.ops.cross_entropy import IGNORED, Scores, linear_cross_entropy
 from jaxformers.training.losses.output import LossOutput, summed
-from jaxformers.training.losses.running import placed
+from jaxformers.training.losses.running import placed, shaped
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class WordLoss:
 
     label_smoothing: the share of the uniform target, as transformers' LabelSmoother. z_loss: weight of the square of
     the logarithm of the sum of exponentials (arXiv:2204.02311). chunk: tokens of a device whose scores are held at a
-    time; by default all where they are few, else as many as fit in 128 MiB.
+    time; by default all where they are few, else as many as fit in 64 MiB.
     """
 
     label_smoothing: float = 0.0
@@ -29,6 +29,7 @@ class WordLoss:
         """The loss of labels [B,T], -100 where none counts."""
         scores = Scores(scoring.scale, scoring.softcap, self.label_smoothing)
         hidden, matrix, bias = scoring.hidden, scoring.matrix, scoring.bias
+        labels = shaped(labels, hidden.shape[:2])
         with placed(model):
             losses, total = linear_cross_entropy(hidden, matrix, labels, bias, scores=scores, chunk=self.chunk)
         counts = labels != IGNORED

@@ -9,6 +9,7 @@ from scipy.optimize import linear_sum_assignment
 from transformers.trainer_pt_utils import LabelSmoother
 
 import jaxformers as jf
+from jaxformers.core.errors import DataError
 from jaxformers.core.mesh import make_mesh
 from jaxformers.core.sharding import FSDP_TENSOR
 from jaxformers.hub.auto import TASKS
@@ -69,6 +70,19 @@ def test_z_loss_and_packing(llama: jf.Model) -> None:
     assert float(packed.weight) == 6 + 7 + 5
 
 
+def test_an_adapter_on_the_head_counts(llama: jf.Model) -> None:
+    """In chunks as in the scores themselves, which the adapter changes."""
+    batch = texts()
+    inputs = {k: v for k, v in batch.items() if k != "labels"}
+    adapted = jf.lora(llama, 2, ["lm_head"], alpha=4)
+    adapted = adapted.replace(adapters=jax.tree.map(lambda x: x + 0.3, adapted.adapters))
+    logits = torch.tensor(np.asarray(adapted(**inputs).logits[:3, :-1])).reshape(-1, 64)
+    theirs = torch.nn.functional.cross_entropy(logits, torch.tensor(batch["labels"][:3, 1:]).reshape(-1))
+    ours = loss_for(adapted, chunk=5)(adapted, batch, None).loss
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    assert abs(float(ours) - float(loss_for(llama)(llama, batch, None).loss)) > 1e-2
+
+
 def test_parts_add_up(llama: jf.Model) -> None:
     """Unequal parts of a batch add up to the whole; what is filled up counts nothing."""
     batch, loss = texts(), loss_for(llama)
@@ -112,7 +126,7 @@ def test_pairs_of_texts() -> None:
     np.testing.assert_allclose(both, (back + forth) / 2, rtol=1e-4)
     dropped = [float(loss(bert, batch, jax.random.key(n)).loss) for n in (1, 1, 2)]
     assert dropped[0] == dropped[1] != dropped[2]
-    with pytest.raises(KeyError, match="positive_input_ids"):
+    with pytest.raises(DataError, match="positive_input_ids"):
         loss(bert, {"input_ids": parts[""]}, None)
 
 
@@ -138,7 +152,7 @@ def test_soft_labels_and_mixing() -> None:
     vit = jf.Model.init(
         read_config({
             "model_type": "vit", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 16,
-            "intermediate_size": 24, "patch_size": 8, "num_labels": 5, "problem_type": "single_label_classification",
+            "intermediate_size": 24, "patch_size": 8, "num_labels": 5,
         }),
         jax.random.key(0), task="ImageClassification",
     )  # fmt: skip
@@ -146,7 +160,7 @@ def test_soft_labels_and_mixing() -> None:
     images, shares = rng.randn(4, 3, 16, 16).astype(np.float32), rng.dirichlet(np.ones(5), 4).astype(np.float32)
     logits = torch.tensor(np.asarray(vit(images).logits))
     theirs = torch.nn.functional.cross_entropy(logits, torch.tensor(shares), label_smoothing=0.1)
-    ours = loss_for(vit, label_smoothing=0.1)(vit, {"pixel_values": images, "labels": shares}, None)
+    ours = loss_for(vit, label_smoothing=0.1)(vit, {"pixel_values": images, "soft_labels": shares}, None)
     np.testing.assert_allclose(ours.loss, theirs, rtol=1e-5)
 
     batch = {"pixel_values": images, "labels": np.array([0, 1, 2, 4])}
@@ -201,6 +215,8 @@ def test_tasks(llama: jf.Model) -> None:
         loss_for("CausalLM", chunks=3)
     with pytest.raises(ValueError, match="has routers|none"):
         loss_for(llama, router_aux_loss_coef=0.1)(llama, texts(), None)
-    with pytest.raises(KeyError, match="the loss needs shift_labels or labels in the batch; it has input_ids"):
+    with pytest.raises(DataError, match="the loss needs shift_labels or labels in the batch; it has input_ids"):
         loss_for(llama)(llama, {"input_ids": texts()["input_ids"]}, None)
+    with pytest.raises(DataError, match=r"labels have shape \(4, 7\); the model's output needs \(4, 8\)"):
+        loss_for(llama)(llama, {**texts(), "labels": texts()["labels"][:, 1:]}, None)
     assert hash(loss_for("MaskedLM", chunk=8)) == hash(loss_for("MaskedLM", chunk=8))
