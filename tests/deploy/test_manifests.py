@@ -2,8 +2,8 @@
 
 import copy
 import json
+import math
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from jaxformers.cli import parser
 from jaxformers.training.distributed import Launch, find_launch
 from jaxformers.training.preemption import EXIT_STATUS
+from jaxformers.training.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFESTS = sorted((ROOT / "deploy").glob("*.yaml"))
@@ -87,7 +89,7 @@ def test_the_check_sees_mistakes(wrong: tuple[tuple, str, Any]) -> None:
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
-def test_a_pod_that_ends_restarts_all(path: Path) -> None:
+def test_a_pod_that_ends_restarts_all(path: Path, tmp_path: Path) -> None:
     """One failed pod fails the job, a failed job restarts the set; being taken away is no failure of the run."""
     spec = job(path)
     assert spec["backoffLimit"] == 0 and spec["completionMode"] == "Indexed"
@@ -103,10 +105,25 @@ def test_a_pod_that_ends_restarts_all(path: Path) -> None:
     assert rule["action"] == "RestartJobSetAndIgnoreMaxRestarts" and rule["onJobFailureReasons"] == ["PodFailurePolicy"]
     assert spec["template"]["spec"]["terminationGracePeriodSeconds"] >= 120
     mounted = {mount["mountPath"] for mount in container(path)["volumeMounts"]}
-    config = tomllib.loads(documents(path)[0]["data"]["run.toml"])
-    assert config["resume_from_checkpoint"] == "auto"
-    assert "/" + config["output_dir"].split("/")[1] in mounted, "checkpoints outlive the pods"
-    assert container(path)["command"][:2] == ["jaxformers", "train"]
+    assert "/" + recipe(path, tmp_path).training["output_dir"].split("/")[1] in mounted, "checkpoints outlive the pods"
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
+def test_the_recipe_is_one(path: Path, tmp_path: Path) -> None:
+    """`jaxformers train` reads it, and its mesh has a place for every chip."""
+    args = recipe(path, tmp_path).arguments()
+    assert args.resume_from_checkpoint == "auto"
+    chips = {"nvidia.com/gpu": 64, "google.com/tpu": 256}[next(iter(container(path)["resources"]["limits"]))]
+    assert math.prod(args.mesh.values()) == chips
+    command = container(path)["command"]
+    assert parser().parse_args(command[1:]).config == "/config/run.toml" and command[0] == "jaxformers"
+    assert {"name": "config", "mountPath": "/config"} in container(path)["volumeMounts"]
+
+
+def recipe(path: Path, home: Path) -> Recipe:
+    """What the ConfigMap holds."""
+    (home / "run.toml").write_text(documents(path)[0]["data"]["run.toml"])
+    return Recipe.read(home / "run.toml")
 
 
 def environment(path: Path, index: int) -> dict[str, str]:
