@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from jaxformers.adapters.files import load_adapter
+    from jaxformers.adapters.load import load_adapter
     from jaxformers.adapters.lora import lora
     from jaxformers.adapters.merge import merge_adapters, unmerge_adapters
     from jaxformers.core.config import Config
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from jaxformers.models import register
     from jaxformers.pipelines.embed import Embedder
     from jaxformers.pipelines.tasks import pipeline
+    from jaxformers.training.arguments import TrainingArguments
+    from jaxformers.training.callbacks import EarlyStoppingCallback, TrainerCallback
     from jaxformers.training.checkpoints import Checkpoints
     from jaxformers.training.data.device import to_device
     from jaxformers.training.data.loader import DataLoader
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from jaxformers.training.schedules import schedule
     from jaxformers.training.state import TrainState
     from jaxformers.training.step import make_train_step
+    from jaxformers.training.trainer import Trainer
 
     # Generated in hub.auto from its table of tasks; a checker needs to read their names.
     AutoModelForAudioClassification = AutoModel
@@ -66,7 +69,7 @@ if TYPE_CHECKING:
     AutoModelForZeroShotImageClassification = AutoModel
 
 _HOME = {
-    "load_adapter": "adapters.files",
+    "load_adapter": "adapters.load",
     "lora": "adapters.lora",
     "merge_adapters": "adapters.merge",
     "unmerge_adapters": "adapters.merge",
@@ -97,6 +100,9 @@ _HOME = {
     "register": "models",
     "Embedder": "pipelines.embed",
     "pipeline": "pipelines.tasks",
+    "TrainingArguments": "training.arguments",
+    "EarlyStoppingCallback": "training.callbacks",
+    "TrainerCallback": "training.callbacks",
     "Checkpoints": "training.checkpoints",
     "to_device": "training.data.device",
     "DataLoader": "training.data.loader",
@@ -105,6 +111,7 @@ _HOME = {
     "LossOutput": "training.losses.output",
     "make_eval_step": "training.evaluate",
     "make_train_step": "training.step",
+    "Trainer": "training.trainer",
     "optimizer": "training.optimizers",
     "schedule": "training.schedules",
     "TrainState": "training.state",

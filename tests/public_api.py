@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import assert_type
 
+import jax
 import numpy as np
 
 import jaxformers as jf
@@ -25,11 +26,22 @@ def use(folder: Path) -> None:
     jf.KeyMap({"embed": jf.Part("wte", in_out=True)})
     out = jf.loss_for(model, z_loss=1e-4)(model, {}, None)
     assert_type(out, jf.LossOutput)
+    step = jf.make_train_step(jf.loss_for(model), jf.optimizer("adamw", jf.schedule("linear", 1e-3, steps=10)))
+    state = step.init(model, jax.random.key(0))
+    assert_type(state, jf.TrainState)
+    state, metrics = step(state, {})
+    assert_type(metrics, dict[str, jax.Array])
+    jf.make_eval_step(jf.loss_for(model))(state.model, {})
     loader = jf.DataLoader([{"x": 1}], batch_size=1, epochs=1)
     loader.restore(loader.state())
     for batch in loader:
         jf.to_device(batch, None)
     jf.metric("f1", average="macro")([1], [1])
     assert jf.metrics_for(model, tokenizer=tokenizer) is not None
+    args = jf.TrainingArguments(str(folder), max_steps=1, learning_rate=1e-4)
+    trainer = jf.Trainer(model, args, train_dataset=[{"input_ids": [1]}], callbacks=[jf.EarlyStoppingCallback(3)])
+    assert_type(trainer.train().training_loss, float)
+    predictions, labels, metrics = trainer.predict([{"input_ids": [1]}])
+    assert_type(metrics, dict[str, float])
     with jf.Checkpoints(folder, keep=2) as checkpoints:
         assert_type(checkpoints.steps(), list[int])

@@ -66,7 +66,7 @@ class TrainingArguments:
     gradient_checkpointing: bool = False
     gradient_checkpointing_kwargs: dict[str, Any] = field(default_factory=dict)  # {"policy": "full"}, by name
     nan_policy: str = "report"  # ours: "report", "skip" the update, or "raise"
-    mesh: dict[str, int] | str | None = "auto"  # ours: axis sizes; "auto": all devices, None: one
+    mesh: dict[str, int] | str | None = "auto"  # ours: axis sizes; "auto": all devices; "none": one
     rules: str = "FSDP"  # ours: a preset of core.sharding
 
     # Logging.

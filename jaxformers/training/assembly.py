@@ -24,7 +24,7 @@ from jaxformers.training.schedules import schedule
 from jaxformers.training.step import TrainStep, make_train_step
 
 
-def place_of(args: Any, model: Any) -> tuple[Mesh | None, Rules]:
+def place_of(args: Any, model: Any = None) -> tuple[Mesh | None, Rules]:
     """The mesh and the rules of a run: those of the arguments, or those that the model lives on."""
     rules = args.rules
     if isinstance(rules, str):
@@ -35,11 +35,11 @@ def place_of(args: Any, model: Any) -> tuple[Mesh | None, Rules]:
         rules = PRESETS[rules]
     if isinstance(args.mesh, dict):
         return make_mesh(**args.mesh), rules
-    if args.mesh not in ("auto", None):
+    if args.mesh not in ("auto", "none", None):
         raise ConfigError(
-            f"mesh={args.mesh!r} is not understood; expected axis sizes such as {{'fsdp': 8}}, 'auto' or None"
+            f"mesh={args.mesh!r} is not understood; expected sizes of axes, 'auto' or 'none' (one device)"
         )
-    if model.mesh is not None:
+    if model is not None and model.mesh is not None:
         return model.mesh, model.rules
     return (make_mesh(fsdp=-1) if args.mesh == "auto" and jax.device_count() > 1 else None), rules
 

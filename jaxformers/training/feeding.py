@@ -1,6 +1,8 @@
 """How a Trainer is fed: loaders of whole batches on the devices, and which fields of rows a model reads."""
 
 import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,6 +21,31 @@ from jaxformers.training.predicting import is_label
 FOR_COLLATORS = {"label", "label_ids", "length", "special_tokens_mask"}
 OF_PAIRS = ("positive_", "negative_")  # PairLoss's partners, before the arguments' names
 COMPARING = (ClipLoss, SiglipLoss, PairLoss)  # every row counts in these, also one that only fills a batch
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A dataset with what is done to it on the way to a batch: a transform of rows (a Tokenize), and packing."""
+
+    source: Any
+    transform: Callable[[Any], dict[str, Any]] | None = None
+    pack: Any = None
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """A transform of rows, if any, and then only the fields that are known."""
+
+    before: Callable | None
+    known: frozenset[str]
+
+    def __call__(self, row: Any) -> dict[str, Any]:
+        return kept(row if self.before is None else self.before(row), self.known)
+
+    def many(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
+        """Several rows at once, where the transform can."""
+        many = getattr(self.before, "many", None)
+        return [self(row) for row in rows] if many is None else [kept(row, self.known) for row in many(rows)]
 
 
 class Delivered(NamedTuple):
@@ -41,11 +68,14 @@ def make_loader(trainer: Any, dataset: Any, rows: int, **options: Any) -> DataLo
         dataset.place = place
         return dataset
     index, count = (0, 1) if mesh is None else host_share(mesh, rules, rows)
+    given = dataset if isinstance(dataset, Prepared) else Prepared(dataset)
+    whole = known is None or trainer.own_collator
     return DataLoader(
-        dataset,
+        given.source,
         batch_size=rows,
         collate=trainer.data_collator,
-        transform=None if known is None or trainer.own_collator else partial(kept, known=known | FOR_COLLATORS),
+        transform=given.transform if whole else Keeping(given.transform, frozenset(known | FOR_COLLATORS)),
+        pack=given.pack,
         process_index=index,
         process_count=count,
         threads=args.dataloader_num_workers,

@@ -81,8 +81,11 @@ class Recipe:
 
     def write(self, path: str | Path) -> None:
         """Write the file; `read` gives an equal recipe."""
-        parts = [table(name, getattr(self, name)) for name in SECTIONS if getattr(self, name)]
-        Path(path).write_text("\n".join(parts), encoding="utf-8")
+        Path(path).write_text(self.to_toml(), encoding="utf-8")
+
+    def to_toml(self) -> str:
+        """The file's text."""
+        return "\n".join(table(name, getattr(self, name)) for name in SECTIONS if getattr(self, name))
 
 
 def smaller(path: str | Path, raw: dict[str, Any]) -> dict[str, Any]:
