@@ -8,7 +8,7 @@ import transformers
 
 import jaxformers as jf
 from jaxformers.core.errors import DataError
-from jaxformers.training.data import FirstFit, collate
+from jaxformers.training.data import ConcatSplit, FirstFit, Tokenize, collate
 from jaxformers.training.data.collate.language_modeling import begin_by_offsets
 from jaxformers.training.data.collate.spans import noise_mask, with_sentinels
 from jaxformers.training.data.draws import Draws
@@ -190,6 +190,24 @@ def test_the_example_of_t5s_paper(words) -> None:
     assert with_sentinels(ids, noise, sentinels).tolist() == [0, 1, 100, 4, 5, 6, 7, 101, 9]
     # The figure's last sentinel is the end of the text here, as in T5's own code.
     assert with_sentinels(ids, ~noise, sentinels)[1:].tolist() == [2, 3, 101, 8, 102]
+
+
+def test_packed_rows_are_corrupted_to_one_shape(words) -> None:
+    assert collate.span_lengths(512) == (568, 114)  # of T5's own recipe
+    tokens, targets = collate.span_lengths(20, mean_span=2.0)
+    rows = [{"text": "one two three . " * (1 + i % 4)} for i in range(40)]
+    loader = jf.DataLoader(
+        rows,
+        batch_size=3,
+        epochs=1,
+        transform=Tokenize(words, end=True, options={"add_special_tokens": False}),
+        pack=ConcatSplit(tokens),
+        collate=collate.DataCollatorForSpanCorruption(words, mean_span=2.0),
+    )
+    batches = list(loader)
+    assert {(batch["input_ids"].shape, batch["labels"].shape) for batch in batches} == {((3, 20), (3, targets))}
+    assert len(batches) > 3 and all((batch["labels"] >= 0).all() for batch in batches)
+    assert (batches[0]["input_ids"] == words.eos_token_id).sum() > 3  # texts inside a row still end
 
 
 def test_noise_is_spread_over_all_places() -> None:

@@ -13,7 +13,7 @@ from jaxformers.training.data.collate.padding import (
     DataCollatorForTokenClassification,
     DataCollatorWithPadding,
 )
-from jaxformers.training.data.collate.spans import DataCollatorForSpanCorruption
+from jaxformers.training.data.collate.spans import DataCollatorForSpanCorruption, span_lengths
 from jaxformers.training.data.collate.speech import DataCollatorForCTC, DataCollatorForSpeechSeq2Seq
 
 __all__ = [
@@ -31,4 +31,5 @@ __all__ = [
     "DataCollatorWithPadding",
     "collate_arrays",
     "collator_for",
+    "span_lengths",
 ]

@@ -18,8 +18,9 @@ from jaxformers.training.data.rows import BadField
 class DataCollatorForSpanCorruption(DataCollatorForSeq2Seq):
     """Rows of input_ids -> inputs with sentinels, and labels: sentinel, what it stands for, ..., eos.
 
-    noise_density: the share of tokens in spans. mean_span: their mean length. Special tokens of the rows are dropped,
-    and eos ends both sides, as the tokenizer's own encoding of a text ends.
+    noise_density: the share of tokens in spans. mean_span: their mean length. eos ends both sides; one that already
+    ends a text is not corrupted, those inside packed rows are as other tokens, and attention crosses packed texts as it
+    did in T5's training. See `span_lengths` for rows that give batches of one shape.
     """
 
     noise_density: float = field(default=0.15, kw_only=True)
@@ -42,7 +43,11 @@ class DataCollatorForSpanCorruption(DataCollatorForSeq2Seq):
     def corrupt(self, place: int, row: Mapping[str, Any], draw: np.random.Generator, sentinels: np.ndarray) -> dict:
         """One row as inputs and labels."""
         ids = np.asarray(row["input_ids"])
-        ids = ids[~np.isin(ids, [self.tokenizer.eos_token_id, self.tokenizer.pad_token_id])]
+        if row.get("segment_ids") is not None:
+            ids = ids[np.asarray(row["segment_ids"]) > 0]
+        else:
+            ids = ids[ids != self.tokenizer.pad_token_id]
+            ids = ids[:-1] if len(ids) and ids[-1] == self.tokenizer.eos_token_id else ids
         if len(ids) < 2:
             raise BadField(place, "input_ids", f"has {len(ids)} tokens; span corruption needs at least 2")
         noise = noise_mask(len(ids), self.noise_density, self.mean_span, draw)
@@ -73,10 +78,32 @@ def sentinel_ids(tokenizer: Any) -> np.ndarray:
 
 def noise_mask(length: int, density: float, mean_span: float, draw: np.random.Generator) -> np.ndarray:
     """Which tokens are in spans, Bool [length]: a share `density` of them, never the first one nor all of them."""
-    noise = min(max(int(np.round(length * density)), 1), length - 1)
-    spans = max(min(int(np.round(noise / mean_span)), length - noise), 1)
+    noise, spans = span_counts(length, density, mean_span)
     lengths = np.stack([segmentation(length - noise, spans, draw), segmentation(noise, spans, draw)], axis=1)
     return np.repeat(np.tile([False, True], spans), lengths.reshape(-1))
+
+
+def span_counts(length: int, density: float, mean_span: float) -> tuple[int, int]:
+    """How many of `length` tokens are in spans, and in how many."""
+    noise = min(max(int(np.round(length * density)), 1), length - 1)
+    return noise, max(min(int(np.round(noise / mean_span)), length - noise), 1)
+
+
+def span_lengths(length: int, noise_density: float = 0.15, mean_span: float = 3.0) -> tuple[int, int]:
+    """How many tokens a row must have to become inputs of `length`, and how long its labels then are.
+
+    Rows of 568 tokens become T5's inputs of 512, and labels of 114.
+    """
+
+    def inputs(tokens: int) -> int:
+        noise, spans = span_counts(tokens, noise_density, mean_span)
+        return tokens - noise + spans + 1
+
+    tokens = length
+    while inputs(tokens + 1) <= length:
+        tokens += 1
+    noise, spans = span_counts(tokens, noise_density, mean_span)
+    return tokens, noise + spans + 1
 
 
 def segmentation(items: int, segments: int, draw: np.random.Generator) -> np.ndarray:
