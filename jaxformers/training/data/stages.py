@@ -123,6 +123,8 @@ class Streamed:
         return out
 
     def state(self) -> State:
+        if self.at == 0:  # a data set that has not begun may still tell the end of its last epoch
+            return {"read": 0}
         if self.stream.keeper is not None:
             return {"read": self.at, "inner": self.stream.keeper.state_dict()}
         if not hasattr(self.rows, "get_state"):

@@ -171,7 +171,7 @@ class Dataset:
 
     def __iter__(self):
         begin, self.begin = self.begin, 0
-        for i in range(begin, 20):
+        for i in range(begin, 20):  # until here it tells where the last epoch ended, as `datasets` does
             self.at, self.reads = i + 1, self.reads + 1
             yield {"x": i + 100 * self.epoch}
 
@@ -181,6 +181,9 @@ def test_data_sets_that_keep_their_state() -> None:
     assert sum(numbers(make()), []) == [*range(20), *range(100, 120)]
     for cut in (2, 7, 9):
         resumed(make, cut)
+    shuffled = lambda: jf.DataLoader(Dataset(), batch_size=3, epochs=2, shuffle=True, window=7)  # noqa: E731
+    for cut in (1, 3, 6, 7, 8, 11):
+        resumed(shuffled, cut)
     loader = make()
     next(iter(loader))
     again = jf.DataLoader(source := Dataset(), batch_size=3, epochs=2, prefetch=0)
