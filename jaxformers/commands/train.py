@@ -7,13 +7,14 @@ EXAMPLES = """examples:
   jaxformers train run.toml --set training.learning_rate=1e-4 --set training.output_dir=out/second
   jaxformers train run.toml --resume                 # from the newest good checkpoint of its output folder
   jaxformers train run.toml --resume out/checkpoint-500
+  jaxformers train configs/llama-1b.toml --tiny      # the same in the small form that its [tiny] tables say
   jaxformers train run.toml --show                   # what would be run, with all changes, as TOML
 
 a file:
   [model]
-  source = "./minilm"                  # to load; or config = "./folder" or a table, to begin anew
+  name = "./minilm"                    # to load; or config = "llama.json" or a table, to begin anew
   task = "SequenceClassification"
-  fields = {num_labels = 3}            # of its config
+  overrides = {num_labels = 3}         # of its config
 
   [data]
   train = "train/*.jsonl"              # jsonl, csv, text, parquet; a folder of pictures; "tfds:name/split"
@@ -52,6 +53,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--resume", nargs="?", const=True, default=None, metavar="CHECKPOINT", help="go on from a checkpoint"
     )
+    parser.add_argument("--tiny", action="store_true", help="the small form of the run, by its [tiny] tables")
     parser.add_argument("--show", action="store_true", help="print the run as TOML and end")
     parser.set_defaults(run=run)
 
@@ -60,7 +62,7 @@ def run(options: argparse.Namespace) -> None:
     """Join the other processes, read, train."""
     from jaxformers.training.recipe import Recipe
 
-    recipe = Recipe.read(options.config, options.set)
+    recipe = Recipe.read(options.config, options.set, tiny=options.tiny)
     if options.show:
         recipe.arguments()  # names and values that cannot be are said before anything starts
         print(recipe.to_toml(), end="")

@@ -34,7 +34,8 @@ def place_of(args: Any, model: Any = None) -> tuple[Mesh | None, Rules]:
             )
         rules = PRESETS[rules]
     if isinstance(args.mesh, dict):
-        return make_mesh(**args.mesh), rules
+        alone = all(size == 1 for size in args.mesh.values())
+        return None if alone else make_mesh(**args.mesh), rules
     if args.mesh not in ("auto", "none", None):
         raise ConfigError(
             f"mesh={args.mesh!r} is not understood; expected sizes of axes, 'auto' or 'none' (one device)"

@@ -20,7 +20,7 @@ from jaxformers.training.recipe import Recipe, expected
 from jaxformers.training.recipe_data import make_data
 from jaxformers.training.trainer import Trainer
 
-MODEL = ("source", "config", "task", "processor", "scan", "dtype", "fields")
+MODEL = ("name", "config", "task", "processor", "scan", "dtype", "overrides")
 PICTURES = (
     "ImageClassification",
     "ObjectDetection",
@@ -57,17 +57,20 @@ def make_trainer(recipe: Recipe) -> Trainer:
 
 
 def make_model(section: dict[str, Any], args: TrainingArguments, **places: Any) -> Model:
-    """Load `source`, or make a model of `config` (a folder, a file, a Hub id or a table) with fresh parameters."""
-    given = [name for name in ("source", "config") if name in section]
+    """Load `name`, or make a model of `config` (a folder, a file, a Hub id or a table) with fresh parameters.
+
+    A table of fields, `overrides`, takes the place of the config's.
+    """
+    given = [name for name in ("name", "config") if name in section]
     if len(given) != 1:
         raise ConfigError(
-            f"[model] needs source, to load, or config, to begin anew; it has {' and '.join(given) or 'none'}"
+            f"[model] needs name, to load, or config, to begin anew; it has {' and '.join(given) or 'none'}"
         )
     options = {"scan": section.get("scan", True), "dtype": section.get("dtype"), **places}
-    key, fields = jax.random.key(args.seed), section.get("fields", {})
-    if "source" in section:
+    key, fields = jax.random.key(args.seed), section.get("overrides", {})
+    if "name" in section:
         task = {"task": section["task"]} if "task" in section else {}
-        return Model.from_pretrained(section["source"], key=key, **task, **options, **fields)
+        return Model.from_pretrained(section["name"], key=key, **task, **options, **fields)
     raw = section["config"]
     config = read_config(raw, **fields) if isinstance(raw, dict) else AutoConfig.from_pretrained(raw, **fields)
     if "task" not in section:
@@ -77,7 +80,7 @@ def make_model(section: dict[str, Any], args: TrainingArguments, **places: Any) 
 
 def make_processor(section: dict[str, Any], task: str | None) -> Any:
     """The tokenizer, image processor or processor beside the model; None for a new model that names none."""
-    source = section.get("processor", section.get("source"))
+    source = section.get("processor", section.get("name"))
     if not source:  # also `processor = ""`, for rows that are tokens already
         return None
     kind = AutoImageProcessor if task in PICTURES else AutoProcessor if task in MIXED else AutoTokenizer

@@ -49,6 +49,9 @@ class Recipe:
             raw = smaller(path, raw)
         for change in changes:
             apply(raw, change)
+        config = raw.get("model", {}).get("config")
+        if isinstance(config, str) and (Path(path).parent / config).exists():  # a path beside the recipe
+            raw["model"]["config"] = str(Path(path).parent / config)
         return cls(**raw)
 
     @classmethod

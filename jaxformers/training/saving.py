@@ -155,7 +155,7 @@ def load_best(trainer: Any, loop: Any) -> None:
 def read_model(like: Any, folder: Path) -> Any:
     """A model, or its adapters, that `write_model` wrote, placed as another one is."""
     if like.adapters is not None:
-        from jaxformers.adapters.files import load_adapter
+        from jaxformers.adapters.load import load_adapter
 
         return load_adapter(like.replace(adapters=None, adapter=None), folder)
     scanned = relayout(like.module, scan=True) is like.module
@@ -179,7 +179,7 @@ def save_model(trainer: Any, folder: Path) -> None:
 def write_model(model: Any, folder: Path) -> None:
     """A model as safetensors, or its adapters alone where it has some."""
     if model.adapters is not None:
-        from jaxformers.adapters.files import save_adapter
+        from jaxformers.adapters.save import save_adapter
 
         save_adapter(model, folder)
     else:

@@ -12,9 +12,9 @@ from jaxformers.cli import main
 
 TEXT = """
 [model]
-source = "{model}"
+name = "{model}"
 task = "SequenceClassification"
-fields = {{num_labels = 2}}
+overrides = {{num_labels = 2}}
 
 [data]
 train = "{data}/*.jsonl"
@@ -30,6 +30,9 @@ save_steps = 2
 logging_steps = 1
 disable_tqdm = true
 report_to = ["jsonl"]
+
+[tiny.training]
+max_steps = 1
 """
 
 
@@ -65,14 +68,16 @@ def test_show_prints_the_run_with_its_changes(config: Path, capsys: pytest.Captu
     assert main(["train", str(config), "--show", "--set", "lora.rank=4"]) == 0
     shown = tomllib.loads(capsys.readouterr().out)
     assert shown["lora"] == {"rank": 4} and shown["training"]["max_steps"] == 3
+    assert main(["train", str(config), "--show", "--tiny"]) == 0
+    assert tomllib.loads(capsys.readouterr().out)["training"]["max_steps"] == 1
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ("training.learning_rat=1", "did you mean learning_rate"),
-        ("modle.source=x", "did you mean model"),
-        ("model.sorce=x", "did you mean source"),
+        ("modle.name=x", "did you mean model"),
+        ("model.nam=x", "did you mean name"),
         ("data.trian=x", "did you mean train"),
         ("data.train=nowhere.jsonl", "no file is named"),
         ("data.pack=tight", "there are first_fit"),

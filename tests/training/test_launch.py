@@ -53,7 +53,7 @@ def test_pictures_in_folders(tmp_path: Path) -> None:
     recipe = Recipe(
         model={
             "config": {"model_type": "vit", "image_size": 16, "patch_size": 8, **SIZES}, "task": "ImageClassification",
-            "processor": str(tmp_path / "processor"), "fields": {"num_labels": 2},
+            "processor": str(tmp_path / "processor"), "overrides": {"num_labels": 2},
         },
         data={"train": str(tmp_path / "pictures"), "eval_rows": 2},
         training={**QUIET, "output_dir": str(tmp_path / "out"), "per_device_train_batch_size": 2},
@@ -69,7 +69,7 @@ def test_columns_have_other_names(tiny_bert: Path, tmp_path: Path) -> None:
     rows = [{"sentence": "the cat", "class": n % 2} for n in range(4)]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     recipe = Recipe(
-        model={"source": str(tiny_bert), "task": "SequenceClassification"},
+        model={"name": str(tiny_bert), "task": "SequenceClassification"},
         data={
             "train": str(tmp_path / "rows.jsonl"), "columns": {"sentence": "text", "class": "label"},
             "transform": {"kind": "text"},
@@ -84,8 +84,8 @@ def test_columns_have_other_names(tiny_bert: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("section", "values", "message"),
     [
-        ("model", {}, "needs source, to load, or config"),
-        ("model", {"source": "a", "config": "b"}, "source and config"),
+        ("model", {}, "needs name, to load, or config"),
+        ("model", {"name": "a", "config": "b"}, "name and config"),
         ("model", {"config": {"model_type": "llama"}}, "which task"),
         ("data", {}, "needs train"),
         ("data", {"train": "rows.jsonl", "eval_rows": 9}, "held out"),

@@ -63,7 +63,7 @@ def test_arguments_to_a_file_and_back(tmp_path: Path) -> None:
         "out", max_steps=5, eval_strategy="steps", eval_steps=2, mesh={"data": 2}, rules="DATA", disable_tqdm=False,
         gradient_checkpointing=True, gradient_checkpointing_kwargs={"policy": "dots_saveable"}, hub_token="secret",
     )  # fmt: skip
-    Recipe.of(args, model={"source": "x"}).write(tmp_path / "run.toml")
+    Recipe.of(args, model={"name": "x"}).write(tmp_path / "run.toml")
     assert "secret" not in (tmp_path / "run.toml").read_text()
     again = Recipe.read(tmp_path / "run.toml").arguments()
     assert again == args.replace(hub_token=None)
