@@ -109,6 +109,11 @@ def to_train(args: Any, model: Any) -> Any:
     return model if alpha is None else model.replace(module=with_noise(model.module, alpha))
 
 
+def shapes_of(model: Any) -> Any:
+    """The model without its arrays: shapes where they were."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), model)
+
+
 def after(loop: Any, before: Any) -> Any:
     """The model that a run leaves: its parameters, in the module and the dtype of the one it began with."""
     if loop.carry is None or any(leaf.is_deleted() for leaf in jax.tree.leaves(loop.carry.model)):

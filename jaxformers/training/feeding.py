@@ -65,7 +65,7 @@ def make_loader(trainer: Any, dataset: Any, rows: int, **options: Any) -> DataLo
     known = known_arguments(trainer) if args.remove_unused_columns else None
     place = partial(deliver, mesh=mesh, rules=rules, known=known)
     if isinstance(dataset, DataLoader):
-        dataset.place = place
+        dataset.place, dataset.epochs = place, options["epochs"]
         return dataset
     index, count = (0, 1) if mesh is None else host_share(mesh, rules, rows)
     given = dataset if isinstance(dataset, Prepared) else Prepared(dataset)

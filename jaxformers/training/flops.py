@@ -14,7 +14,8 @@ from jax.extend import core
 
 from jaxformers.core.errors import ConfigError
 from jaxformers.ops.dispatch import use
-from jaxformers.ops.moe import moe, ragged
+from jaxformers.ops.moe import moe
+from jaxformers.ops.moe_forms import ragged
 
 # Peak FLOPs per second of one device in bfloat16, from the makers' data sheets, by a part of jax's `device_kind`.
 PEAKS = {
@@ -53,9 +54,9 @@ def peak_flops(device: Any = None) -> float | None:
 
 
 @moe.register("counted", platforms=("none",))
-def counted(x: jax.Array, index: jax.Array, scores: jax.Array, ffn: Any, *, experts: int, numbers: int) -> jax.Array:
+def counted(x: jax.Array, index: jax.Array, scores: jax.Array, ffn: Any, weights: Any, *, experts: int) -> jax.Array:
     """Experts in the form whose products are just those of the chosen ones; for counting, on no platform."""
-    return ragged(x, index, scores, ffn, experts=experts)
+    return ragged(x, index, scores, ffn, weights, experts=experts)
 
 
 def model_flops(model: Any, batch: Any, call: Callable[[Any, Any], Any] | None = None) -> int:

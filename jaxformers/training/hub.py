@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxformers.core.errors import ConfigError
+from jaxformers.training.agreement import from_first
 from jaxformers.training.card import write_card
 
 log = logging.getLogger("jaxformers")
@@ -56,7 +57,7 @@ class Hub:
     def push_from_checkpoint(self, trainer: Any, name: str) -> None:
         """Upload the model as it is, and by strategy the checkpoint too; skipped while an upload is on its way."""
         args = trainer.args
-        if args.hub_strategy == "end" or (not args.hub_always_push and self.busy()):
+        if args.hub_strategy == "end" or (not args.hub_always_push and from_first([int(self.busy())]) == [1]):
             return
         step = (
             f"step {trainer.state.global_step}" if args.save_strategy == "steps" else f"epoch {trainer.state.epoch:g}"

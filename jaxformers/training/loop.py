@@ -1,5 +1,6 @@
 """The loop of a training run: steps, and between them what callbacks ask for: logs, evaluations, checkpoints."""
 
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from jaxformers.training.step_plan import plan_steps
 from jaxformers.training.trainable import choose, leaf_paths
 from jaxformers.training.trainer_state import TrainOutput
 
+log = logging.getLogger("jaxformers")
 AHEAD = 2  # steps that may be on their way to the devices; more would only hold memory
 
 
@@ -46,7 +48,7 @@ class Loop:
         self.held: Item | None = None
         self.batches: Iterator[Any] = iter(())
         self.waiting: list[dict[str, jax.Array]] = []  # metrics of steps that were not logged yet, on the devices
-        self.loss_sum, self.first_step, self.last_logged = 0.0, 0, 0
+        self.loss_sum, self.samples, self.first_step, self.last_logged = 0.0, 0, 0, 0
         self.saved: list[int] = []  # steps
         self.flops: dict[Any, int] = {}  # of a step, by the shapes of its batch
         self.started = time.perf_counter()
@@ -73,12 +75,19 @@ class Loop:
         """Start the clocks; the state is in `carry`, where a resumed run put it, or is made."""
         if self.carry is None:
             self.carry = self.step.init(self.model, jax.random.key(self.args.seed))
+            self.release()
         self.trained = self.share_trained()
         self.first_step = self.last_logged = self.state.global_step
         self.batches = iter(self.loader)
         self.started = time.perf_counter()
         peak = peak_flops()
         self.meter = Meter(None if peak is None else peak * jax.device_count())
+
+    def release(self) -> None:
+        """Let go of the parameters that the run began with; a run that may begin again keeps them."""
+        self.model = assembly.shapes_of(self.model)
+        if not self.args.auto_find_batch_size:
+            self.trainer.model = assembly.shapes_of(self.trainer.given_model)
 
     def share_trained(self) -> float:
         """The share of the parameters that get gradients."""
@@ -178,6 +187,7 @@ class Loop:
         counted = {"all": item.tokens, "non_padding": item.real_tokens}.get(self.args.include_num_input_tokens_seen, 0)
         self.state.num_input_tokens_seen += counted * processes
         self.state.total_flos += flops
+        self.samples += item.rows
         self.meter.count(samples=item.rows, tokens=item.real_tokens * processes, flops=flops)
 
     def count(self, batch: dict[str, jax.Array]) -> int:
@@ -185,11 +195,17 @@ class Loop:
         if not self.args.log_throughput:
             return 0
         loss = self.trainer.loss
-        forward = model_flops(self.carry.model, batch, lambda model, rows: loss(model, rows, None).total)
+        try:
+            forward = model_flops(self.carry.model, batch, lambda model, rows: loss(model, rows, None).total)
+        except Exception as error:  # whatever it is, a run does not end because it cannot be counted
+            log.warning("the FLOPs of a step cannot be counted, and there is no MFU: %s", error)
+            return 0
         return train_flops(forward, self.trained)
 
     def accumulated(self, item: Item) -> int:
         """How many batches of rows this update took; the last of an epoch may be fewer."""
+        if self.loader.batch_size is None:
+            return self.plan.accumulate
         return max(1, math.ceil(item.rows / (self.loader.batch_size // self.plan.accumulate)))
 
     # What callbacks ask for
@@ -258,7 +274,7 @@ class Loop:
             self.drain()
         steps = state.global_step - self.first_step
         seconds = time.perf_counter() - self.started
-        metrics = speed("train", seconds, samples=steps * self.loader.batch_size, steps=steps)
+        metrics = speed("train", seconds, samples=self.samples, steps=steps)
         metrics |= {"total_flos": state.total_flos, "train_loss": self.loss_sum / max(steps, 1)}
         if self.args.log_throughput:
             metrics["train_goodput"] = round(self.meter.goodput(), 4)

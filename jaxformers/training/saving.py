@@ -80,6 +80,7 @@ def resume(trainer: Any, loop: Any, source: str | Path | bool) -> None:
     like, _ = loop.step.abstract(loop.model, {})
     checkpoints = trainer.checkpoints if folder == trainer.run_folder else trainer.open_checkpoints(folder)
     loop.carry, extra = checkpoints.restore(like, step)
+    loop.release()
     trainer.state = TrainerState.from_dict(extra["trainer_state"])
     trainer.refresh_state(loop.plan)
     if "plateau" in extra and isinstance(trainer.lr_scheduler, ReduceOnPlateau):

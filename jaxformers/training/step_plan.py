@@ -25,7 +25,7 @@ class StepPlan:
 
 def plan_steps(args: Any, loader: Any, accumulate: int) -> StepPlan:
     """Plan a run over a loader of whole steps. Raises ConfigError when neither data nor arguments bound it."""
-    each = loader.batches_per_epoch
+    each = None if loader.batch_size is None else loader.batches_per_epoch
     if each is None:
         if args.max_steps <= 0:
             raise ConfigError("the data does not say how long it is: set max_steps, which also fixes the schedule")
@@ -35,7 +35,8 @@ def plan_steps(args: Any, loader: Any, accumulate: int) -> StepPlan:
             f"the data has fewer rows than a step takes ({loader.batch_size}): set dataloader_drop_last=False, or "
             "smaller batches"
         )
-    batches = -(-len(loader.source) * accumulate // loader.batch_size) if loader.last != "drop" else each * accumulate
+    partly = loader.last != "drop" and loader.sampler is None and loader.batch_sampler is None
+    batches = -(-len(loader.source) * accumulate // loader.batch_size) if partly else each * accumulate
     if args.max_steps > 0:
         return StepPlan(args.max_steps, math.ceil(args.max_steps / each), each, batches, accumulate)
     steps = math.ceil(args.num_train_epochs * each)

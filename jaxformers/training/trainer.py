@@ -117,6 +117,11 @@ class Trainer(Recorded):
         return self._model if self.loop is None or self.loop.carry is None else evaluation_model(self.loop.carry)
 
     @property
+    def given_model(self) -> Any:
+        """The model that the run began with; only its shapes while the run has let go of its arrays."""
+        return self._model
+
+    @property
     def training_model(self) -> Any:
         """The model on the devices, without averages of its weights."""
         return self._model if self.loop is None or self.loop.carry is None else self.loop.carry.model
@@ -191,6 +196,7 @@ class Trainer(Recorded):
         try:
             return loop.run()
         finally:
+            loop.loader.close()
             self._model, self.loop = assembly.after(loop, self._model), None
 
     def refresh_state(self, plan: Any) -> None:
