@@ -28,6 +28,8 @@ def hyperparameter_search(
     """
     if backend not in (None, "optuna"):
         raise ConfigError(f"backend={backend!r} is not among the searches; expected 'optuna'")
+    if options.get("n_jobs", 1) != 1:
+        raise ConfigError("trials share one Trainer: instead of n_jobs, start more processes with the same storage")
     if trainer.model_init is None:
         raise ConfigError("a search needs a new model for each trial: make the Trainer with model_init=, not model=")
     if trainer.args.eval_strategy == "no":

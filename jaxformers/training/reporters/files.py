@@ -17,11 +17,12 @@ class JSONLinesCallback(TrainerCallback):
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
-        self.path = None if path is None else Path(path)
+        self.given = path
+        self.path: Path | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
-            self.path = self.path or Path(args.output_dir) / "logs.jsonl"
+            self.path = Path(self.given or Path(args.output_dir) / "logs.jsonl")
             self.path.parent.mkdir(parents=True, exist_ok=True)
             kept = [line for line in lines(self.path) if line.get("step", 0) <= state.global_step > 0]
             self.path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
@@ -37,14 +38,13 @@ class CSVCallback(TrainerCallback):
     """Writes all logs so far as one table, `logs.csv` in the output folder; a value that a log lacks is empty."""
 
     def __init__(self, path: str | Path | None = None) -> None:
-        self.path = None if path is None else Path(path)
+        self.given = path
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if not state.is_world_process_zero:
-            return
-        self.path = self.path or Path(args.output_dir) / "logs.csv"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_table(self.path, state.log_history)
+        if state.is_world_process_zero:
+            path = Path(self.given or Path(args.output_dir) / "logs.csv")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_table(path, state.log_history)
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
