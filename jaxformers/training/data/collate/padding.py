@@ -155,9 +155,11 @@ class DataCollatorForTokenClassification(DataCollatorWithPadding):
 class DataCollatorForSeq2Seq(DataCollatorWithPadding):
     """Pads inputs and labels, each to its own length, labels and decoder inputs on the inputs' side too.
 
-    label_buckets: the lengths labels may have. Losses make decoder_input_ids of the labels where there are none.
+    label_buckets: the lengths labels may have. Losses make decoder_input_ids of labels where there are none, so that
+    `model`, which transformers' collator asks, is taken and not needed.
     """
 
+    model: Any = field(default=None, kw_only=True, repr=False, compare=False)
     label_pad_token_id: int = field(default=IGNORED, kw_only=True)
     label_buckets: tuple[int, ...] = field(default=(), kw_only=True)
 
