@@ -43,5 +43,6 @@ def use(folder: Path) -> None:
     assert_type(trainer.train().training_loss, float)
     predictions, labels, metrics = trainer.predict([{"input_ids": [1]}])
     assert_type(metrics, dict[str, float])
+    assert_type(jf.merge_adapters(jf.load_adapter(jf.lora(model, 4, ["q_proj"], alpha=8), folder)), jf.Model)
     with jf.Checkpoints(folder, keep=2) as checkpoints:
         assert_type(checkpoints.steps(), list[int])

@@ -39,7 +39,7 @@ def run(name: str, *arguments) -> str:
 
 def test_every_example_is_tested():
     names = {path.stem for path in EXAMPLES.glob("*.py")}
-    assert names == {"embed_and_search", "sharded_llama", "convert_bin", "decode_with_cache"}
+    assert names == {"embed_and_search", "sharded_llama", "convert_bin", "decode_with_cache", "train_step", "lora"}
 
 
 def test_embed_and_search(tiny_bert):
@@ -94,3 +94,17 @@ def test_decode_with_cache(new):
 
 def test_decode_with_cache_prints():
     assert run("decode_with_cache").count("[") == 3
+
+
+def test_train_step():
+    lines = run("train_step").splitlines()
+    first = float(lines[0].split("loss ")[1].split(",")[0])
+    held_out = float(lines[-1].split()[2])
+    assert lines[-1].endswith("over 1008 bytes") and 4.5 < first < 5.5 and held_out < 3.3
+
+
+def test_lora():
+    model, losses, merged = run("lora").splitlines()
+    assert "adapters=" in model and "adapters=" not in merged
+    before, after = (float(word.strip(",")) for word in losses.split() if word[0].isdigit())
+    assert after < 0.8 * before and f"{after:.3f}" in merged

@@ -8,6 +8,7 @@ from typing import Any
 from jaxformers.core.errors import AdapterError
 
 FILE = "adapter_config.json"
+PREFIX = "base_model.model."  # of every name in the file of weights
 # As peft 0.21 writes them. What else its LoraConfig has is at its default, and so need not stand in the file.
 DEFAULTS: Mapping[str, Any] = {
     "alpha_pattern": {},

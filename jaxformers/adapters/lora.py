@@ -12,7 +12,7 @@ import numpy as np
 from jaxformers.adapters.config import DEFAULTS, HEADS, TASK_TYPES, check, in_layers, rank_of, scale_of
 from jaxformers.adapters.saved import check_saved, inside, saved_paths
 from jaxformers.adapters.targets import Patterns, Target, choose, fits, targets_of
-from jaxformers.core.adapter import LORA, SAVED, Adapter, Site
+from jaxformers.core.adapter import Adapter, Site
 from jaxformers.core.errors import AdapterError
 from jaxformers.core.frozen import FrozenDict
 from jaxformers.hub.abstract import Path, as_dtype, flatten, unbox, unflatten
@@ -114,7 +114,7 @@ def adapter_of(model: Model, chosen: list[Target], config: Mapping[str, Any], ra
         rank = rank_of(config, target.name) if ranks is None else ranks[target.name]
         sites.append(Site(target.name, target.paths, rank, scale_of(config, target.name, rank), target.embedding))
     saved = saved_paths(model, tuple(config["modules_to_save"] or ()), config["bias"], tuple(sites))
-    return Adapter(tuple(sites), tuple(saved), float(config["lora_dropout"]), FrozenDict(config))
+    return Adapter(tuple(sites), tuple(saved), (), float(config["lora_dropout"]), FrozenDict(config))
 
 
 def fresh(model: Model, adapter: Adapter, key: jax.Array, dtype: Any) -> dict[str, Any]:
@@ -125,15 +125,14 @@ def fresh(model: Model, adapter: Adapter, key: jax.Array, dtype: Any) -> dict[st
     abstract = any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in params.values())
     out: dict[Path, Any] = {}
     for path, leaf in flatten(boxed).items():
-        place = places[path] if model.mesh is not None or not abstract else None
-        kind, shape = (dtype if path[0] == LORA else params[path[1:]].dtype), tuple(unbox(leaf).shape)
+        shape, own = tuple(unbox(leaf).shape), params.get(path[1:])
+        kind = dtype if own is None else own.dtype
         if abstract:
-            out[path] = jax.ShapeDtypeStruct(shape, kind, sharding=place)
-        elif path[0] == SAVED:
-            out[path] = copied(params[path[1:]], path[1:], adapter, place)
+            out[path] = jax.ShapeDtypeStruct(shape, kind, sharding=None if model.mesh is None else places[path])
+        elif own is None:
+            out[path] = put(first_values(key, path[1:], shape, adapter).astype(kind), places[path])
         else:
-            draw = partial(first_values, path=path[1:], shape=shape, adapter=adapter, dtype=kind)
-            out[path] = jax.jit(draw, out_shardings=place)(key)
+            out[path] = copied(own, path[1:], adapter, places[path])
     return unflatten(out)
 
 
@@ -144,24 +143,34 @@ def copied(own: jax.Array, path: Path, adapter: Adapter, place: Any) -> jax.Arra
     return jax.device_put(jnp.array(own if whole else own[rows], copy=True), place)
 
 
-def first_values(key: jax.Array, path: Path, shape: tuple[int, ...], adapter: Adapter, dtype: Any) -> jax.Array:
+def put(value: np.ndarray, place: Any) -> jax.Array:
+    """An array of the host where it will live, on one process or several."""
+    return jax.make_array_from_callback(value.shape, place, lambda index: value[index])
+
+
+def first_values(key: jax.Array, path: Path, shape: tuple[int, ...], adapter: Adapter) -> np.ndarray:
     """One leaf of the collection `lora`, the same in either layout: keys come from each module's name."""
     sites = adapter.sites_at(path[:-1])
     embedding = next(site.embedding for site in sites if site is not None)
     if (path[-1] == "a") == embedding:
-        return jnp.zeros(shape, dtype)
-    turned = path[-1] == "b"  # drawn as [rank, width]
-    count, width = shape[::-1][:2] if turned else shape[-2:]
-    # torch's Linear, kaiming_uniform(a=sqrt(5)); tables begin as torch's Embedding.
-    draw = jax.random.normal if embedding else partial(jax.random.uniform, minval=-(width**-0.5), maxval=width**-0.5)
+        return np.zeros(shape, np.float32)
+    seeds = np.array([zlib.crc32(site.module.encode()) & 0x7FFFFFFF if site else 0 for site in sites])
+    ranks = np.array([site.rank if site else 0 for site in sites])
+    count, width = shape[-2:] if path[-1] == "a" else shape[:-3:-1]
+    values = np.asarray(drawn(key, seeds, ranks, count=count, width=width, embedding=embedding))
+    values = values if path[-1] == "a" else values.swapaxes(-1, -2)
+    return values if is_stacked(path) else values[0]
 
-    def layer(site: Site | None) -> jax.Array:
-        name = "" if site is None else site.module
-        own = jax.random.fold_in(key, zlib.crc32(name.encode()) & 0x7FFFFFFF)
-        rows = jax.vmap(lambda n: draw(jax.random.fold_in(own, n), (width,)))(jnp.arange(count))
-        used = np.arange(count) < (0 if site is None else site.rank)
-        rows = jnp.where(used[:, None], rows, 0.0)
-        return rows.T if turned else rows
 
-    values = jnp.stack([layer(site) for site in sites]) if is_stacked(path) else layer(sites[0])
-    return values.astype(dtype)
+@partial(jax.jit, static_argnames=("count", "width", "embedding"))
+def drawn(key: jax.Array, seeds: jax.Array, ranks: jax.Array, *, count: int, width: int, embedding: bool) -> jax.Array:
+    """Rows [layers,rank,width] as torch begins them: a table's are normal, a matrix's kaiming_uniform(a=sqrt(5))."""
+
+    uniform = partial(jax.random.uniform, minval=-(width**-0.5), maxval=width**-0.5)
+    draw = jax.random.normal if embedding else uniform
+
+    def row(seed: jax.Array, rank: jax.Array, n: jax.Array) -> jax.Array:
+        values = draw(jax.random.fold_in(jax.random.fold_in(key, seed), n), (width,))
+        return jnp.where(n < rank, values, 0.0)
+
+    return jax.vmap(lambda seed, rank: jax.vmap(lambda n: row(seed, rank, n))(jnp.arange(count)))(seeds, ranks)

@@ -35,7 +35,7 @@ def unmerge_adapters(merged: Model, adapted: Model | str | FilePath) -> Model:
     if merged.adapters is not None:
         raise AdapterError("the model has an adapter beside its weights already: it is not merged")
     if not isinstance(adapted, Model):
-        from jaxformers.adapters.files import load_adapter
+        from jaxformers.adapters.load import load_adapter
 
         adapted = load_adapter(merged, adapted)
     if adapted.adapters is None:
@@ -50,7 +50,8 @@ def moved(params: Any, model: Model, sign: float) -> Any:
     assert adapter is not None
 
     def move(params: Any, adapters: Any) -> Any:
-        out = flatten(overlaid(params, adapters, adapter))
+        # Taken out again, trained copies leave their values behind: what was there before is not known.
+        out = flatten(overlaid(params, adapters, adapter) if sign > 0 else params)
         updates = flatten(collection(adapters.get(LORA, {}), adapter))
         for module in {path[:-1] for path in updates}:
             path = weight_of(module, out)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxformers.core.adapter import LORA
+from jaxformers.core.config import vocabulary
 from jaxformers.core.errors import AdapterError
 from jaxformers.core.keymap import HOLE, KeyMap, Part, layer_names
 from jaxformers.hub.abstract import abstract_variables, flatten, unbox
@@ -125,9 +126,8 @@ def fits(pattern: Patterns, name: str) -> bool:
 def is_vocabulary_head(target: Target, model: Model) -> bool:
     """Whether a module makes the scores of words, which "all-linear" leaves out."""
     at = model.blueprint.at
-    words = getattr(getattr(model.config, "text_config", None) or model.config, "vocab_size", None)
     inside = not at or any(path.startswith(at + ".") for path in target.paths)
-    return not inside and target.size == words
+    return not inside and target.size == vocabulary(model.config)
 
 
 def unknown(wanted: str, targets: dict[str, Target], model: Model) -> AdapterError:

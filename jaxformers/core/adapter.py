@@ -28,16 +28,21 @@ class Site:
 
 @dataclass(frozen=True)
 class Adapter:
-    """All sites of one adapter. saved: logical paths of parameters with a trained copy. config: adapter_config.json."""
+    """All sites of one adapter.
+
+    saved: logical paths of parameters with a trained copy. kept: those of parameters that go into the file as well,
+    untrained: tables of words that the base model on disk has not. config: adapter_config.json.
+    """
 
     sites: tuple[Site, ...]
     saved: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
     dropout: float = 0.0
     config: FrozenDict = FrozenDict()
 
     @cached_property
     def _hash(self) -> int:
-        return hash((self.sites, self.saved, self.dropout, self.config))
+        return hash((self.sites, self.saved, self.kept, self.dropout, self.config))
 
     def __hash__(self) -> int:
         return self._hash  # hundreds of sites, hashed on every call, would cost a millisecond

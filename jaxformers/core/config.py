@@ -266,6 +266,11 @@ def allowed_types(cls: type[Config]) -> dict[str, tuple[type, ...]]:
     return out
 
 
+def vocabulary(config: Any) -> int | None:
+    """How many words a model knows; None where it reads none."""
+    return getattr(getattr(config, "text_config", None) or config, "vocab_size", None)
+
+
 def check_types(config: Config) -> None:
     """Raise ConfigError naming the first field whose value has the wrong type."""
     for name, kinds in allowed_types(type(config)).items():

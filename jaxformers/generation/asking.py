@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxformers.core.config import vocabulary
 from jaxformers.core.errors import ConfigError
 from jaxformers.generation.buckets import row_bucket
 from jaxformers.generation.config import DEFAULTS, FIELDS, GenerationConfig, nearest
@@ -162,8 +163,3 @@ def padding_of(request: Request) -> np.ndarray:
     ahead = np.argmax(real, axis=1) if real.shape[1] else np.zeros(len(real), int)
     copies = request.config.num_return_sequences if request.config.num_beams == 1 else 1
     return more_rows(np.repeat(ahead.astype(np.int32), copies), row_bucket(request.rows * copies))
-
-
-def vocabulary(config: Any) -> int | None:
-    """How many words the model knows."""
-    return getattr(getattr(config, "text_config", None) or config, "vocab_size", None)

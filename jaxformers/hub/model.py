@@ -50,6 +50,8 @@ class Model:
     ) -> None:
         self.params = params
         if adapters is not None:
+            if adapter is None:
+                raise ValueError("adapters without their description: pass adapter=, the other model's, as well")
             self.adapters = adapters
         self._static = Static(module, config, task, mesh, rules, compute_dtype, carried, generation_config, adapter)
 

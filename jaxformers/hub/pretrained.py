@@ -73,7 +73,7 @@ def load_pretrained(
     if with_adapter and (folder / ADAPTER_CONFIG).exists():
         given: dict[str, Any] = dict(task=task, config=config, mesh=mesh, rules=rules, dtype=dtype, scan=scan)
         given |= dict(compute_dtype=compute_dtype, remat=remat, key=key, variant=variant, progress=progress)
-        return above("adapters.files").load_with_base(partial(load_pretrained, cls), folder, hub, **given, **kwargs)
+        return above("adapters.load").load_with_base(partial(load_pretrained, cls), folder, hub, **given, **kwargs)
     if config is None:
         found = read_config(read_json(folder if folder.is_dir() else folder.parent), **kwargs)
     else:
@@ -147,7 +147,7 @@ def save_pretrained(model: Any, path: str | Path, *, shard_size: str = "5GB", pr
     saved by all of them: the first one writes, one gathered tensor at a time.
     """
     if model.adapters is not None:
-        return above("adapters.files").save_adapter(model, path)
+        return above("adapters.save").save_adapter(model, path)
     plan = model.blueprint
     entries = hf_entries(plan.keys(), model.params) | carried_entries(model.carried)
     dtypes = {str(e.dtype) for e in entries.values() if e.dtype.kind in "fV"}

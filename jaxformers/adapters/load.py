@@ -1,9 +1,7 @@
-"""Adapters in peft's files, adapter_model.safetensors and adapter_config.json: written and read."""
+"""Adapters read from peft's files, for a model at hand or with the base model that they name."""
 
-import json
 import re
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,75 +9,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxformers.adapters.config import FILE, check, rank_of
-from jaxformers.adapters.lora import adapter_of, chosen_targets
+from jaxformers.adapters.config import FILE, PREFIX, check, rank_of
+from jaxformers.adapters.lora import adapter_of, chosen_targets, put
+from jaxformers.adapters.saved import saved_paths
 from jaxformers.adapters.targets import Target, targets_of
 from jaxformers.core.adapter import LORA, SAVED, Adapter, Site
 from jaxformers.core.config import read_json
 from jaxformers.core.errors import AdapterError, CheckpointError
-from jaxformers.core.frozen import FrozenDict, thaw
+from jaxformers.core.frozen import FrozenDict
 from jaxformers.core.keymap import HOLE, KeyMap, layer_names, to_ours
 from jaxformers.hub.abstract import as_dtype, flatten, unflatten
-from jaxformers.hub.adapted import abstract_adapters, by_layer, laid_out
-from jaxformers.hub.atomic import staged_folder
+from jaxformers.hub.adapted import abstract_adapters, laid_out, overlaid
 from jaxformers.hub.checkpoint import ADAPTER_WEIGHTS, open_file
 from jaxformers.hub.download import resolve
 from jaxformers.hub.load import leaf_shardings
 from jaxformers.hub.model import Model
-from jaxformers.hub.safetensors import Entry, write
-from jaxformers.hub.save import hf_entries
 
 M = TypeVar("M")
-PREFIX = "base_model.model."
 LOW_RANK = re.compile(r"(?P<module>.+)\.lora_(?P<table>embedding_)?(?P<side>[AB])(?:\.[^.]+)??(?:\.weight)?$")
-
-
-def save_adapter(model: Model, path: str | Path) -> None:
-    """Write the adapter alone, as peft does; the folder's other files stay. Raises AdapterError when there is none."""
-    if model.adapters is None or model.adapter is None:
-        raise AdapterError("the model has no adapter to save")
-    entries = adapter_entries(model, model.adapter)
-    text = json.dumps(thaw(model.adapter.config), indent=2, sort_keys=True)
-    with staged_folder(path) as folder:
-        write(Path(folder) / ADAPTER_WEIGHTS[0], {PREFIX + name: entries[name] for name in sorted(entries)})
-        (Path(folder) / FILE).write_text(text, encoding="utf-8")
-
-
-def adapter_entries(model: Model, adapter: Adapter) -> dict[str, Entry]:
-    """{name without peft's prefix: entry} of all that the adapter's file holds."""
-    leaves = by_layer(model.adapters, adapter)
-    table = {target.paths: target for target in targets_of(model).values()}
-    out: dict[str, Entry] = {}
-    for site in adapter.sites:
-        out |= site_entries(site, table[site.paths], leaves)
-    saved = {tuple(name.split(".")): leaf for (kind, name), leaf in leaves.items() if kind == SAVED}
-    adapted = {site.module for site in adapter.sites}
-    for key, entry in hf_entries(model.blueprint.keys(), unflatten(saved)).items():
-        module, _, leaf = key.rpartition(".")
-        name = model.blueprint.module_name(module)
-        name = next((n for n in (name, module) if n in adapted), name)
-        out[f"{name}.base_layer.{leaf}" if name in adapted else f"{name}.{leaf}"] = entry
-    return out
-
-
-def site_entries(site: Site, target: Target, leaves: Mapping[tuple[str, str], Any]) -> dict[str, Entry]:
-    """A and B of one site, B put together from the parts of a fused module."""
-    a = leaves[LORA, f"{site.paths[0]}.a"]
-    parts = [leaves[LORA, f"{path}.b"] for path in site.paths]
-    shape = (target.size, site.rank)
-
-    def whole() -> np.ndarray:
-        out = np.zeros(shape, parts[0].dtype)
-        for n, part in enumerate(parts):
-            view = target.rows(n, out)
-            view[...] = np.asarray(part).reshape(view.shape)
-        return out
-
-    left, right = ("embedding_A", "embedding_B") if site.embedding else ("A.weight", "B.weight")
-    return {
-        f"{site.module}.lora_{left}": Entry(tuple(a.shape), np.dtype(a.dtype), partial(np.asarray, a)),
-        f"{site.module}.lora_{right}": Entry(shape, np.dtype(parts[0].dtype), whole),
-    }
 
 
 def load_adapter(model: Model, source: str | Path, *, dtype: Any = None, **hub: Any) -> Model:
@@ -105,11 +52,14 @@ def load_adapter(model: Model, source: str | Path, *, dtype: Any = None, **hub: 
             raise CheckpointError(f"{folder}: {name} has rank {ranks[target.name]}; {FILE} says {wanted}")
         leaves |= site_leaves(target, file[sides["A"]], file[sides["B"]], folder)
         names[target.name] = name
-    saved = saved_leaves(model, keys, {k: file[v] for k, v in tensors.items() if not LOW_RANK.match(k)}, folder)
+    rest = whole_leaves(model, keys, {k: file[v] for k, v in tensors.items() if not LOW_RANK.match(k)}, folder)
+    trained = saved_paths(model, tuple(config["modules_to_save"] or ()), keys=keys)
+    saved = {k: v for k, v in rest.items() if k in trained or k.endswith(".bias") and config["bias"] != "none"}
+    model = with_kept(model, {k: v for k, v in rest.items() if k not in saved})
     plain = {**config, "modules_to_save": None, "bias": "none"}
     made = adapter_of(model, [target for target, _ in modules.values()], plain, ranks)
     sites = tuple(Site(names[s.module], s.paths, s.rank, s.scale, s.embedding) for s in made.sites)
-    adapter = Adapter(sites, tuple(saved), made.dropout, FrozenDict(raw))
+    adapter = Adapter(sites, tuple(saved), tuple(rest.keys() - saved.keys()), made.dropout, FrozenDict(raw))
     leaves |= {(SAVED, name): value for name, value in saved.items()}
     return model.replace(adapters=placed(model, adapter, leaves, as_dtype(dtype)), adapter=adapter)
 
@@ -177,8 +127,20 @@ def site_leaves(target: Target, a: np.ndarray, b: np.ndarray, folder: Path) -> d
     return out
 
 
-def saved_leaves(model: Model, keys: KeyMap, tensors: Mapping[str, np.ndarray], folder: Path) -> dict[str, np.ndarray]:
-    """{our logical path: value} of what was trained whole. Raises CheckpointError for a tensor that fits nothing."""
+def with_kept(model: Model, values: Mapping[str, np.ndarray]) -> Model:
+    """The model with parameters of its own replaced by those of the file, in their dtypes and places."""
+    if not values:
+        return model
+    kept = Adapter((), tuple(values))
+    tree = laid_out({(SAVED, name): value for name, value in values.items()}, model.module, kept, np)
+    new = jax.tree.map(
+        lambda new, old: jax.device_put(new, old.sharding), overlaid(model.params, tree, kept), model.params
+    )
+    return model.replace(params=new)
+
+
+def whole_leaves(model: Model, keys: KeyMap, tensors: Mapping[str, np.ndarray], folder: Path) -> dict[str, np.ndarray]:
+    """{our logical path: value} of tensors that are no A or B. Raises CheckpointError for one that fits nothing."""
     left = {name.replace(".base_layer.", "."): tensor for name, tensor in tensors.items()}
     used, out = set(), {}
     for path, leaf in flatten(model.params).items() if left else ():
@@ -195,7 +157,7 @@ def saved_leaves(model: Model, keys: KeyMap, tensors: Mapping[str, np.ndarray], 
                 )
             used.add(key)
             out[name] = value.reshape(shape)
-    if odd := sorted(left.keys() - used):
+    if odd := sorted(name for name in left.keys() - used if not keys.ignores(name)):
         raise CheckpointError(f"{folder}: holds {', '.join(odd[:3])}, which the model does not read")
     return out
 
@@ -214,7 +176,7 @@ def placed(model: Model, adapter: Adapter, leaves: Mapping[tuple[str, str], np.n
     for path, value in flatten(laid_out(dict(leaves), model.module, adapter, np)).items():
         floating = dtype is not None and jnp.issubdtype(value.dtype, jnp.floating)
         value = value.astype(dtype) if floating else np.array(value)
-        out[path] = jax.make_array_from_callback(value.shape, places[path], lambda index: value[index])
+        out[path] = put(value, places[path])
     return unflatten(out)
 
 
@@ -230,4 +192,16 @@ def load_with_base(load: Callable[..., M], folder: Path, hub: Mapping[str, Any],
     if beside and (not base or not Path(base).exists()):
         base = folder
     hub = {**hub, "revision": config["revision"]}
-    return load_adapter(load(base, with_adapter=False, **hub, **arguments), folder)  # type: ignore[arg-type,return-value]
+    model: Any = load(base, with_adapter=False, **hub, **arguments)
+    return load_adapter(with_words_of(model, folder), folder)  # type: ignore[return-value]
+
+
+def with_words_of(model: Model, folder: Path) -> Model:
+    """The model with as many words as the file's own table has, if it holds one."""
+    file = open_adapter(folder)
+    for target in targets_of(model).values():
+        names = (f"{PREFIX}{name}{end}.weight" for name in target.names for end in ("", ".base_layer"))
+        for tensor in (file[name] for name in names if target.embedding and name in file):
+            if tensor.shape[0] != target.inputs:
+                return model.resize_token_embeddings(tensor.shape[0])
+    return model
