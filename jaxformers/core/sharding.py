@@ -149,16 +149,20 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec(shown, x.shape, mesh, rules, say=True)))
 
 
-def over_shards(f: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:
+def over_shards(
+    f: Callable[..., Any], in_specs: Any, out_specs: Any, mesh: AnyMesh | None = None
+) -> Callable[..., Any]:
     """`f` on every device's own parts, over all free axes of the mesh in use; `f` exchanges what it needs itself.
 
-    Outputs must be equal along axes that `out_specs` does not name. Raises ValueError when no mesh is in use.
+    Outputs must be equal along axes that `out_specs` does not name. A gradient is traced when its function's mesh is no
+    longer in use, and names it. Raises ValueError when there is no mesh.
     """
     active = mesh_and_rules()
-    if active is None:
+    if mesh is None and active is None:
         raise ValueError("there are no shards: no mesh is in use; call inside `use_mesh(mesh, rules)`")
-    names = frozenset(free_axes(active[0]))
-    return jax.shard_map(f, mesh=active[0], in_specs=in_specs, out_specs=out_specs, axis_names=names, check_vma=False)
+    mesh = active[0] if mesh is None else mesh  # type: ignore[index]
+    names = frozenset(free_axes(mesh))
+    return jax.shard_map(f, mesh=mesh, in_specs=in_specs, out_specs=out_specs, axis_names=names, check_vma=False)
 
 
 def axes_of(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:

@@ -60,7 +60,7 @@ class Mamba2Mixer(nn.Module):
         width, shared = self.heads * self.head_dim, self.groups * self.states
         total = 2 * (width + shared) + self.heads
         projected = Linear(total, self.bias, ("embed", "mlp"), name="in_proj")(hide_padding(x, ctx))
-        projected = constrain(projected, "batch", "length", "mlp")
+        projected = constrain(projected, "batch", None, "mlp")  # a recurrence goes through all tokens in order
         gate, h, dt = jnp.split(projected, [width, 2 * (width + shared)], axis=-1)
         h, conv = CausalConv(self.kernel, self.conv_bias, name="conv1d")(h, None if state is None else state.conv)
         h = hide_padding(self.act(h).astype(x.dtype), ctx)

@@ -3,9 +3,14 @@
 Each device keeps a running softmax of its own queries, so nothing as long as the sequence is ever in one place: the
 backward pass sends keys, values and their gradients round once more. Source: arXiv:2310.01889. Under a causal mask each
 device takes a piece from the front and one from the back, so that all have the same to do.
+
+The gradient is written by hand: derived by jax, it would keep all keys that a device saw. It wraps the `shard_map` and
+is not inside of one, and what depends on places alone is tied to the queries: a scan over layers would else compute the
+masks of all pairs of blocks beforehand, and keep them.
 """
 
 import math
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,8 +18,11 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from jaxformers.core.mask import Mask
-from jaxformers.core.sharding import axes_of, mesh_and_rules, over_shards, spec
-from jaxformers.ops.ring_blocks import Blocks, Places, blocked_attention
+from jaxformers.core.sharding import AnyMesh, axes_of, mesh_and_rules, over_shards, spec
+from jaxformers.ops import ring_blocks, ring_flash
+from jaxformers.ops.ring_parts import Engine, Places, Rules
+from jaxformers.ops.ring_turns import go_round, go_round_back
+from jaxformers.ops.zigzag import from_zigzag, to_zigzag
 
 Axes = tuple[str, ...]
 
@@ -22,10 +30,24 @@ Axes = tuple[str, ...]
 class Layout(NamedTuple):
     """How an attention lies on the mesh: axes of the batch and the heads, and the one axis of the ring."""
 
+    mesh: AnyMesh
     batch: Axes
     heads: Axes
     ring: str
-    size: int
+
+    @property
+    def size(self) -> int:
+        """Devices in the ring."""
+        return self.mesh.shape[self.ring]
+
+
+class Ring(NamedTuple):
+    """What is static."""
+
+    at: Layout
+    rules: Rules
+    engine: Engine
+    balanced: bool
 
 
 def plan_layout(q: jax.Array, k: jax.Array) -> Layout:
@@ -41,7 +63,13 @@ def plan_layout(q: jax.Array, k: jax.Array) -> Layout:
         raise NotImplementedError("the rules cut queries and keys along no common axis, or along several")
     if mesh.shape[length[0]] == 1:
         raise NotImplementedError("one device is no ring")
-    return Layout(batch, heads, length[0], mesh.shape[length[0]])
+    return Layout(mesh, batch, heads, length[0])
+
+
+def choose_engine(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array | None) -> Engine:
+    """Our kernel where it can do it, else XLA."""
+    module = ring_flash if ring_flash.serves(q, k, v, bias) else ring_blocks
+    return Engine(module.attend, module.gradients)
 
 
 def heads_to_split(k: jax.Array, heads: int, parts: int) -> jax.Array:
@@ -70,26 +98,17 @@ def ring_attention(
     at = plan_layout(q, k)
     if mask.dense is not None:
         raise NotImplementedError("a dense mask is as large as the scores; give it as padding, segments or a window")
-    mesh, _ = mesh_and_rules()  # type: ignore[misc]
-    parts = math.prod(mesh.shape[axis] for axis in at.heads)
+    if isinstance(scale, jax.Array) or isinstance(softcap, jax.Array):
+        raise NotImplementedError("scale and softcap must be numbers, known when the program is traced")
+    parts = math.prod(at.mesh.shape[axis] for axis in at.heads)
     k, v = heads_to_split(k, q.shape[2], parts), heads_to_split(v, q.shape[2], parts)
     places = gather_places(q, k, mask, q_slots, k_slots)
-    plain = mask.left is None and mask.prefix is None and bias is None
-    even = q.shape[1] == k.shape[1] and q.shape[1] % (2 * at.size) == 0
-    balanced = mask.right is not None and plain and even
-    blocks = Blocks(at.ring, at.size, scale, softcap, mask.left, mask.right, 2 if balanced else 1)
-
-    def local(q, k, v, bias, sinks, places: Places) -> jax.Array:
-        if balanced:
-            q, k, v, places = to_zigzag((q, k, v, places), at)
-        out, weight = blocked_attention(blocks, q, k, v, bias, places)
-        if sinks is not None:
-            # A sink is one more key without a value: it only takes probability away.
-            out = out * jax.nn.sigmoid(weight - sinks[None, None].astype(jnp.float32))[..., None].astype(out.dtype)
-        return from_zigzag(out, at) if balanced else out
-
-    specs, out_spec = argument_specs(at, bias, sinks, places)
-    return over_shards(local, specs, out_spec)(q, k, v, bias, sinks, places)
+    plain = mask.right is not None and mask.left is None and mask.prefix is None and bias is None
+    balanced = plain and q.shape[1] == k.shape[1] and q.shape[1] % (2 * at.size) == 0
+    rules = Rules(scale, softcap, mask.left, mask.right, 2 if balanced else 1)
+    ring = Ring(at, rules, choose_engine(q, k, v, bias), balanced)
+    q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
+    return jnp.swapaxes(attend(ring, q, k, v, bias, sinks, places), 1, 2)
 
 
 def gather_places(q: jax.Array, k: jax.Array, mask: Mask, q_slots: jax.Array, k_slots: jax.Array) -> Places:
@@ -105,47 +124,94 @@ def gather_places(q: jax.Array, k: jax.Array, mask: Mask, q_slots: jax.Array, k_
     return Places(q_slots, k_slots, real, q_segments, k_segments, mask.prefix)
 
 
-def argument_specs(at: Layout, bias: Any, sinks: Any, places: Places) -> tuple[tuple, PartitionSpec]:
-    """How each argument of a device's own part lies on the mesh, and how its result does."""
-    four, row = PartitionSpec(at.batch, at.ring, at.heads, None), PartitionSpec(at.batch, at.ring)
-    line, whole = PartitionSpec(at.ring), None
+class Specs(NamedTuple):
+    """How arguments and results lie on the mesh."""
+
+    heads: PartitionSpec  # [B,H,T,D]
+    sums: PartitionSpec  # [B,H,T]
+    bias: PartitionSpec | None
+    sinks: PartitionSpec | None
+    places: Places
+
+
+def specs_of(at: Layout, bias: Any, sinks: Any, places: Places) -> Specs:
+    """Specs of everything that is not None; an axis of size 1 of a bias is on every device."""
+    row, line = PartitionSpec(at.batch, at.ring), PartitionSpec(at.ring)
+    whole = None
     if bias is not None:
         axes = (at.batch, at.heads, at.ring)
         whole = PartitionSpec(*(None if size == 1 else a for a, size in zip(axes, bias.shape, strict=False)), None)
-    own = Places(
-        line,
-        line,
-        *(None if x is None else row for x in (places.real, places.q_segments, places.k_segments)),
-        None if places.prefix is None else PartitionSpec(at.batch),
-    )
-    return (four, four, four, whole, None if sinks is None else PartitionSpec(at.heads), own), four
+    rows = (None if x is None else row for x in (places.real, places.q_segments, places.k_segments))
+    own = Places(line, line, *rows, None if places.prefix is None else PartitionSpec(at.batch))
+    heads = PartitionSpec(at.batch, at.heads, at.ring, None)
+    return Specs(heads, PartitionSpec(*heads[:3]), whole, None if sinks is None else PartitionSpec(at.heads), own)
 
 
-def zigzag_steps(size: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Where the first and the second half of each device's sequence go: device i gets pieces i and 2 size - 1 - i."""
-
-    def to(piece: int) -> int:
-        return min(piece, 2 * size - 1 - piece)
-
-    return [(i, to(2 * i)) for i in range(size)], [(i, to(2 * i + 1)) for i in range(size)]
+def missing(at: Layout, placed: PartitionSpec) -> Axes:
+    """Axes that cut the queries and not an argument: its gradient is a sum over them."""
+    there = {axis for entry in placed for axis in axes_of(entry)}
+    return tuple(axis for axis in (*at.batch, *at.heads, at.ring) if axis not in there)
 
 
-def to_zigzag(given: tuple, at: Layout) -> tuple:
-    """Exchange halves of queries, keys and what is known of their places; slots tell each where it was."""
-    first, second = zigzag_steps(at.size)
-
-    def move(x: jax.Array, axis: int) -> jax.Array:
-        a, b = jnp.split(x, 2, axis)
-        parts = (jax.lax.ppermute(a, at.ring, first), jax.lax.ppermute(b, at.ring, second))
-        return jnp.concatenate(parts, axis)
-
-    q, k, v, places = given
-    rows = {n: move(x, x.ndim - 1) for n, x in places._asdict().items() if x is not None}
-    return move(q, 1), move(k, 1), move(v, 1), places._replace(**rows)
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def attend(ring: Ring, q, k, v, bias, sinks, places: Places) -> jax.Array:
+    """The result [B,H,T,Dv] of q [B,H,T,D], k and v [B,K,S,D|Dv]."""
+    return attend_and_save(ring, q, k, v, bias, sinks, places)[0]
 
 
-def from_zigzag(x: jax.Array, at: Layout) -> jax.Array:
-    """Undo `to_zigzag` on the result [B,T,H,D]."""
-    a, b = jnp.split(x, 2, axis=1)
-    first, second = ([(there, here) for here, there in steps] for steps in zigzag_steps(at.size))
-    return jnp.concatenate((jax.lax.ppermute(a, at.ring, first), jax.lax.ppermute(b, at.ring, second)), axis=1)
+def attend_and_save(ring: Ring, q, k, v, bias, sinks, places: Places) -> tuple[jax.Array, tuple]:
+    """The result, and what its gradient needs, where and in the order in which it was used."""
+    at = ring.at
+    specs = specs_of(at, bias, sinks, places)
+
+    def local(q, k, v, bias, sinks, places):
+        q, places = jax.lax.optimization_barrier((q, places))
+        if ring.balanced:
+            q, k, v, places = to_zigzag((q, k, v, places), at.ring, at.size)
+        out, lse = go_round(ring.engine, ring.rules, (at.ring, at.size), q, k, v, bias, places)
+        if sinks is not None:
+            # A sink is one more key without a value: it only takes probability away.
+            total = jnp.logaddexp(lse, sinks[None, :, None].astype(jnp.float32))
+            out, lse = out * jnp.exp(lse - total)[..., None], total
+        out = out.astype(q.dtype)
+        home = from_zigzag(out, at.ring, at.size) if ring.balanced else out
+        return home, (q, k, v, out, lse)
+
+    heads = specs.heads
+    results = (heads, (heads, heads, heads, heads, specs.sums))
+    arguments = (heads, heads, heads, specs.bias, specs.sinks, specs.places)
+    out, kept = over_shards(local, arguments, results, at.mesh)(q, k, v, bias, sinks, places)
+    return out, (kept, bias, sinks, places)
+
+
+def attend_backward(ring: Ring, saved: tuple, grad: jax.Array) -> tuple:
+    """Gradients of q, k, v, bias and sinks."""
+    kept, bias, sinks, places = saved
+    at = ring.at
+    specs = specs_of(at, bias, sinks, places)
+
+    def local(grad, kept, bias, sinks, places):
+        grad, places = jax.lax.optimization_barrier((grad, places))
+        if ring.balanced:
+            grad, places = to_zigzag((grad, places), at.ring, at.size)
+        out, lse = kept[3:]
+        own = jnp.sum(grad.astype(jnp.float32) * out.astype(jnp.float32), axis=-1)
+        given = (*kept[:3], bias, places, grad, lse, own)
+        *grads, g_bias = go_round_back(ring.engine, ring.rules, (at.ring, at.size), *given)
+        if ring.balanced:
+            grads = [from_zigzag(g, at.ring, at.size) for g in grads]
+        if bias is not None:
+            g_bias = jax.lax.psum(g_bias, missing(at, specs.bias)).astype(bias.dtype)
+        g_sinks = None
+        if sinks is not None:
+            share = jnp.exp(sinks[None, :, None].astype(jnp.float32) - lse)
+            g_sinks = -jax.lax.psum(jnp.sum(share * own, axis=(0, 2)), missing(at, specs.sinks)).astype(sinks.dtype)
+        return (*(g.astype(x.dtype) for g, x in zip(grads, kept[:3], strict=True)), g_bias, g_sinks)
+
+    heads = specs.heads
+    arguments = (heads, (heads, heads, heads, heads, specs.sums), specs.bias, specs.sinks, specs.places)
+    results = (heads, heads, heads, specs.bias, specs.sinks)
+    return (*over_shards(local, arguments, results, at.mesh)(grad, kept, bias, sinks, places), None)
+
+
+attend.defvjp(attend_and_save, attend_backward)
