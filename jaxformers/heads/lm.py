@@ -77,7 +77,7 @@ class MaskedHead(nn.Module):
     def __call__(self, x: jax.Array, embed: nn.Module) -> jax.Array:
         x = self.transform(x)
         scores = embed.attend(x) if self.tied else self.decoder(x)
-        return scores if self.offset is None else scores + self.offset
+        return constrain(scores if self.offset is None else scores + self.offset, "batch", "length", "vocab")
 
     def scoring(self, x: jax.Array, embed: nn.Module, records: dict) -> Scoring:
         """What the scores are made of."""

@@ -8,6 +8,7 @@ from flax import linen as nn
 from flax import struct
 
 from jaxformers.core.outputs import Array, Layers, LogitsOutput, ModelOutput
+from jaxformers.core.sharding import constrain
 from jaxformers.nn.conv1d import convolve
 from jaxformers.nn.linear import Linear
 from jaxformers.nn.param import ZEROS, Constant, Normal, dropout, param
@@ -66,7 +67,8 @@ class CTC(WaveHead):
     def __call__(self, input_values: jax.Array, attention_mask: jax.Array | None = None, **kwargs) -> LogitsOutput:
         x, records = self.states(input_values, attention_mask, **kwargs)
         x = dropout(self, x, self.dropout, kwargs.get("train", False))
-        return LogitsOutput(logits=Linear(self.vocab, True, ("embed", "vocab"), name="head")(x), **records)
+        logits = Linear(self.vocab, True, ("embed", "vocab"), name="head")(x)
+        return LogitsOutput(logits=constrain(logits, "batch", "length", "vocab"), **records)
 
 
 class WaveClassifier(WaveHead):

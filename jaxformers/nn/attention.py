@@ -36,7 +36,8 @@ def attend(
         kwargs["bias"] = constrain(bias, "batch", "heads", "length", None)
     drops = ctx.train and rate > 0.0
     if not drops and not ctx.records(name):
-        return keep(attention(q, k, v, mask, **kwargs), "context"), {}
+        out = constrain(attention(q, k, v, mask, **kwargs), "batch", "length", "heads", None)
+        return keep(out, "context"), {}
     visible = mask.array(kwargs.pop("q_slots"), kwargs.pop("k_slots"))
     weights = attention_weights(q, k, visible, **kwargs)
     out = keep(weighted_values(dropout(module, weights, rate, ctx.train), v), "context")
