@@ -37,4 +37,5 @@ def abstract_model(
         return jax.ShapeDtypeStruct(leaf.shape, kind, sharding=places.get(path))
 
     params = unflatten({path: one(path, unbox(leaf)) for path, leaf in flatten(boxed).items()})
-    return Model(params, module, config, task, mesh=mesh, rules=rules, compute_dtype=as_dtype(compute_dtype))
+    about: dict[str, Any] = {"mesh": mesh, "rules": rules, "compute_dtype": as_dtype(compute_dtype)}
+    return Model(params, module, config, task, **about)

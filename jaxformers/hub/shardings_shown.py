@@ -43,8 +43,9 @@ def table(found: Shardings, *, every: bool = False) -> Group:
     """All parameters, layers that are alike on one line unless `every` is wanted, and the sums."""
     columns = Table(show_edge=False, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     columns.add_column("parameter", overflow="fold")
-    for name, side in (("layers", "right"), ("shape", "left"), ("cut along", "left"), ("on a device", "left")):
-        columns.add_column(name, justify=side, overflow="fold")
+    columns.add_column("layers", justify="right")
+    for name in ("shape", "cut along", "on a device"):
+        columns.add_column(name, overflow="fold")
     columns.add_column("bytes there", justify="right")
     for name, rows in [(row.path, [row]) for row in found] if every else found.groups():
         row = rows[0]

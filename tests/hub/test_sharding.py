@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import jaxformers as jf
-from jaxformers.core.sharding import Rules, auto_mesh, spec
+from jaxformers.core.sharding import Rules, auto_mesh, constrain, over_shards, spec, use_mesh
 from tests.hub import tiny
 
 IDS = np.random.RandomState(0).randint(3, 96, (8, 16))
@@ -152,6 +152,30 @@ class TestRules:
 
     def test_an_axis_that_does_not_divide_is_dropped(self) -> None:
         assert spec(("embed", "heads"), (64, 6), self.mesh, jf.FSDP_TENSOR) == jax.P("fsdp", None)
+
+    def test_one_line_says_so(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Of activations too; but one token or one row is what decoding is about, and no news."""
+        with use_mesh(jf.make_mesh(fsdp=2, tensor=4), jf.FSDP_TENSOR):
+            for _ in range(2):
+                jax.eval_shape(lambda x: constrain(x, "batch", None, "heads"), jnp.ones((1, 3, 4 * 5 + 2)))
+        (line,) = [r.message for r in caplog.records]
+        assert line == "axis 'heads' of size 22 does not divide by mesh axis 'tensor' of size 4: it stays whole"
+
+    def test_inside_a_shard_map_its_axes_are_taken(self) -> None:
+        mesh = jf.make_mesh(fsdp=2, tensor=4)
+
+        def inner(x: jax.Array) -> jax.Array:
+            half = over_shards(lambda y: jax.lax.psum(y, "fsdp"), jax.P("fsdp"), jax.P())
+            return constrain(x * 2, "batch", "heads") + half(x)
+
+        with use_mesh(mesh, jf.FSDP_TENSOR):
+            outer = jax.shard_map(
+                inner, mesh=mesh, in_specs=jax.P(None, "tensor"), out_specs=jax.P(None, "tensor"),
+                axis_names={"tensor"}, check_vma=False,
+            )  # fmt: skip
+            x = jnp.arange(16.0).reshape(2, 8)
+            got = jax.jit(outer)(x)
+        np.testing.assert_array_equal(got, 2 * x + x.sum(0))
 
     def test_a_mesh_axis_is_used_once(self) -> None:
         rules: Rules = (("embed", "fsdp"), ("vocab", "fsdp"))
