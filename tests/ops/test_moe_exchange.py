@@ -47,10 +47,11 @@ def loss(way, index, given):
     return (out * TARGET).sum(), out
 
 
+QUICK = ("with fsdp and tensor", "crowded, with tensor", "tokens on every device")
 GROUPED = ("all on one device", "tokens on every device", "experts on every device")
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in CASES])
 def test_same_values_and_gradients(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each device computes its rows densely, or sorted into groups."""
     axes, rules, index, collective = CASES[name]

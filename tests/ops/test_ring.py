@@ -39,6 +39,8 @@ CASES = {
     "sinks": (dict(data=2, sequence=2, tensor=2), 2, Mask.causal(), dict(sinks=RNG.randn(H).astype(np.float32))),
 }  # fmt: skip
 
+QUICK = ("causal, balanced", "documents", "a bias", "sinks")
+
 
 def inputs(kv_heads: int, length: int = T) -> tuple[np.ndarray, ...]:
     return tuple(RNG.randn(B, length, heads, D).astype(np.float32) for heads in (H, kv_heads, kv_heads))
@@ -72,7 +74,7 @@ def both(name: str, dtype=jnp.float32):
     return want, program((arrays, extra)), program.as_text()
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in CASES])
 def test_same_values_and_gradients(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ring_blocks, "BLOCK", 2)  # several blocks on each device, some of them never seen
     (want, wanted), (got, found), program = both(name)
