@@ -96,6 +96,9 @@ class TrainingArguments:
     eval_do_concat_batches: bool = True
     include_for_metrics: list[str] = field(default_factory=list)
     batch_eval_metrics: bool = False
+    predict_with_generate: bool = False  # of Seq2SeqTrainingArguments, as are the next two
+    generation_max_length: int | None = None
+    generation_num_beams: int | None = None
 
     # Checkpoints, the best model, and going on.
     save_strategy: str = "steps"

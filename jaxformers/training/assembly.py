@@ -122,6 +122,12 @@ def after(loop: Any, before: Any) -> Any:
     return model.replace(module=before.module, compute_dtype=before._static.compute_dtype)
 
 
+def writing_options(args: Any) -> dict[str, int]:
+    """How a model writes what it is judged by, where the arguments say."""
+    given = {"max_length": args.generation_max_length, "num_beams": args.generation_num_beams}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def make_model(model_init: Callable, trial: Any) -> Any:
     """A new model; a function with an argument is given the search's trial."""
     count = len(inspect.signature(model_init).parameters)

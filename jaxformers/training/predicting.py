@@ -56,6 +56,17 @@ def evaluator(loss: Callable | None, outputs: Outputs | None, **options: Any) ->
     return evaluate
 
 
+def writing(evaluate: Evaluate, **options: Any) -> Evaluate:
+    """The same, but for outputs the tokens that the model writes for a batch, Int [B,T]; options are of `generate`."""
+
+    def write(model: Any, batch: Batch) -> tuple[Any, Any]:
+        sums, _ = evaluate(model, batch)
+        inputs = {n: value for n, value in batch.items() if not is_label(n) and not n.startswith("decoder_")}
+        return sums, model.generate(**inputs, **options)
+
+    return write
+
+
 def countable(loss: Callable | None, model: Any, batch: Batch) -> bool:
     """Whether the batch holds what the loss reads."""
     if loss is None:

@@ -26,7 +26,7 @@ from jaxformers.training.evaluation_loop import EvaluationLoop
 from jaxformers.training.hub import Hub
 from jaxformers.training.loop import Loop
 from jaxformers.training.meter import speed
-from jaxformers.training.predicting import Evaluate, Outputs, evaluator
+from jaxformers.training.predicting import Evaluate, Outputs, evaluator, writing
 from jaxformers.training.preemption import EXIT_STATUS, Preemption
 from jaxformers.training.recorded import Recorded
 from jaxformers.training.reporters import reporters
@@ -263,7 +263,9 @@ class Trainer(Recorded):
         if kind not in self.eval_steps:
             loss, outputs = self.loss if self.has_loss else None, None if loss_only else Outputs(kind[0])
             places = {"mesh": self.mesh, "rules": self.rules}
-            self.eval_steps[kind] = evaluator(loss, outputs, dtype=self.args.eval_dtype, **places)
+            made = evaluator(loss, outputs, dtype=self.args.eval_dtype, **places)
+            writes = self.args.predict_with_generate and not loss_only
+            self.eval_steps[kind] = writing(made, **assembly.writing_options(self.args)) if writes else made
         return self.eval_steps[kind]
 
     def evaluation_loop(

@@ -119,3 +119,14 @@ def test_outputs_can_be_reduced_on_the_devices(tmp_path: Path) -> None:
     )  # fmt: skip
     out = trainer.predict(small.rows(6))
     assert out.predictions.shape == (6,) and 0 <= out.metrics["test_right"] <= 6
+
+
+def test_what_a_model_writes_is_predicted(tmp_path: Path) -> None:
+    sizes = dict(vocab_size=32, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    config = jf.AutoConfig.for_model("t5", **sizes, decoder_start_token_id=0, eos_token_id=31)
+    model = jf.Model.init(config, jax.random.key(0), task="Seq2SeqLM")
+    data = [{"input_ids": row["input_ids"], "labels": row["input_ids"][:3]} for row in small.rows(3)]
+    trainer = small.trainer(tmp_path, model, predict_with_generate=True, generation_max_length=5)
+    out = trainer.predict(data)
+    ids = np.stack([row["input_ids"] for row in data])
+    assert np.array_equal(out.predictions, model.generate(ids, max_length=5)) and out.metrics["test_loss"] > 0
