@@ -25,6 +25,7 @@ def searching(folder: Path) -> Any:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_four_trials_are_pruned_resumed_and_drawn(tmp_path: Path) -> None:
     import optuna
 

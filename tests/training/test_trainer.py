@@ -141,6 +141,7 @@ def test_the_model_that_was_given_stays_and_the_trained_one_is_saved(tmp_path: P
     assert json.loads((tmp_path / "training_args.json").read_text())["bf16"] is True
 
 
+@pytest.mark.slow
 def test_out_of_memory_makes_the_same_steps_of_smaller_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = small.trainer(tmp_path / "fits", max_steps=3)
     wanted.train()

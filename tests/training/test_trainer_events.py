@@ -41,7 +41,9 @@ def recorder(base: type) -> Any:
     return made
 
 
-@pytest.mark.parametrize("arguments", [BY_STEPS, BY_EPOCHS], ids=["steps", "epochs"])
+@pytest.mark.parametrize(
+    "arguments", [BY_STEPS, pytest.param(BY_EPOCHS, marks=pytest.mark.slow)], ids=["steps", "epochs"]
+)
 def test_events(arguments: dict[str, Any], tmp_path: Path) -> None:
     arguments = {**arguments, "per_device_eval_batch_size": 4, "disable_tqdm": True}
     model, train, test = pairs.model("bert", tmp_path / "model"), pairs.rows("bert", 12), pairs.rows("bert", 6, seed=1)

@@ -77,6 +77,7 @@ class FakeHub:
         return job if run_as_future else "done"
 
 
+@pytest.mark.slow
 def test_pushing_while_and_after_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub, "HfApi", FakeHub)
     FakeHub.uploads = []

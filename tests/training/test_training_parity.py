@@ -51,7 +51,7 @@ def logged(trainer: Any, name: str) -> np.ndarray:
     return np.array([entry[name] for entry in trainer.state.log_history if name in entry])
 
 
-@pytest.mark.parametrize("name", ["llama", "bert", "t5", "vit"])
+@pytest.mark.parametrize("name", ["llama", *(pytest.param(n, marks=pytest.mark.slow) for n in ("bert", "t5", "vit"))])
 def test_twenty_steps(name: str, tmp_path: Path) -> None:
     model, data = pairs.model(name, tmp_path / "model"), pairs.rows(name, 12)
     mine = ours(tmp_path / "model", data, tmp_path / "ours")
