@@ -4,6 +4,7 @@ Which alternatives are tried depends on the device that a program is traced for,
 the mesh of a pod is compiled ahead of time on a laptop.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,7 +15,12 @@ import jax
 
 from jaxformers.core.sharding import mesh_in_use
 
-_FORCED: ContextVar[dict[str, str] | None] = ContextVar("jaxformers_ops", default=None)
+Names = tuple[str, ...]
+
+VARIABLE = "JAXFORMERS_OPS"  # for debugging: "attention=reference,moe=ragged/dense"
+
+_FORCED: ContextVar[dict[str, Names] | None] = ContextVar("jaxformers_ops", default=None)
+_SEEN: ContextVar[list["Call"] | None] = ContextVar("jaxformers_op_calls", default=None)
 
 
 def target_device() -> Any:
@@ -36,8 +42,19 @@ class Implementation:
 
     name: str
     call: Callable[..., Any]
-    platforms: tuple[str, ...]
-    priority: int
+    platforms: tuple[str, ...] = ()
+    priority: int = 0
+
+
+@dataclass(frozen=True)
+class Call:
+    """What became of one call of an op: its arguments, the implementation that ran, and why those before it did not."""
+
+    op: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    chosen: str
+    refused: dict[str, str]
 
 
 @dataclass
@@ -58,31 +75,69 @@ class Op:
 
         return add
 
+    def known(self) -> dict[str, Implementation]:
+        """Every implementation in the order in which they are tried, the reference last."""
+        return {one.name: one for one in (*self.implementations, Implementation("reference", self.reference))}
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        forced = (_FORCED.get() or {}).get(self.name)
-        if forced == "reference":
-            return self.reference(*args, **kwargs)
-        reasons = []
-        for one in self.implementations:
-            if forced is not None and one.name != forced:
+        forced, known, refused = names_forced(self.name), self.known(), {}
+        for name in forced or known:
+            one = known.get(name)
+            if one is None:
+                refused[name] = f"unknown; there are {', '.join(known)}"
                 continue
-            if forced is None and one.platforms and target_platform() not in one.platforms:
+            if not forced and one.platforms and target_platform() not in one.platforms:
+                refused[name] = f"for {' and '.join(one.platforms)}, not {target_platform()}"
                 continue
             try:
-                return one.call(*args, **kwargs)
+                out = one.call(*args, **kwargs)
             except NotImplementedError as why:
-                reasons.append(f"{one.name}: {why}")
-        if forced is not None:
-            known = [i.name for i in self.implementations]
-            raise ValueError(f"{self.name} was told to use {forced!r}, which refused or is unknown: {reasons or known}")
-        return self.reference(*args, **kwargs)
+                refused[name] = str(why)
+                continue
+            if (seen := _SEEN.get()) is not None:
+                seen.append(Call(self.name, args, kwargs, name, refused))
+            return out
+        reasons = "; ".join(f"{name}: {why}" for name, why in refused.items())
+        raise ValueError(f"{self.name} was told to use {'/'.join(forced)!r}, which refused or is unknown: {reasons}")
+
+
+def names_forced(op: str) -> Names:
+    """The implementations that `use`, or else the environment, allows an op; none means all."""
+    forced = _FORCED.get() or {}
+    return forced[op] if op in forced else read_choices(os.environ.get(VARIABLE, "")).get(op, ())
+
+
+def read_choices(text: str) -> dict[str, Names]:
+    """{op: implementations} from "attention=flash_tpu/reference,moe=dense". Raises ValueError for anything else."""
+    found = {}
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        op, _, names = part.partition("=")
+        if not op or not names:
+            raise ValueError(f"{VARIABLE} is {text!r}; expected op=implementation, such as attention=reference")
+        found[op] = tuple(names.split("/"))
+    return found
 
 
 @contextmanager
-def use(**choices: str) -> Iterator[None]:
-    """Force implementations while a function is traced: `with use(attention="reference")`."""
-    token = _FORCED.set({**(_FORCED.get() or {}), **choices})
+def use(**choices: str | Names) -> Iterator[None]:
+    """Force implementations while a function is traced: `with use(attention="reference")`, or several names in order.
+
+    Raises ValueError, in the op, when all that are named refuse.
+    """
+    named = {op: (names,) if isinstance(names, str) else tuple(names) for op, names in choices.items()}
+    token = _FORCED.set({**(_FORCED.get() or {}), **named})
     try:
         yield
     finally:
         _FORCED.reset(token)
+
+
+@contextmanager
+def watch_calls() -> Iterator[list[Call]]:
+    """Collect every call of an op that is traced meanwhile."""
+    calls: list[Call] = []
+    token = _SEEN.set(calls)
+    try:
+        yield calls
+    finally:
+        _SEEN.reset(token)
