@@ -73,7 +73,8 @@ def make_optimizer(args: Any, rate: Any) -> Any:
     """The optimiser that the arguments name, with Adam's numbers where it takes them."""
     taken = () if args.optim in UNSUPPORTED else optimizer_options(args.optim)
     adam = {"b1": args.adam_beta1, "b2": args.adam_beta2, "eps": args.adam_epsilon}
-    options = {name: value for name, value in adam.items() if name in taken} | args.optim_args
+    # Without Adam's moments, an `eps` is another thing: Adafactor has two, Adagrad a smaller one.
+    options = {name: value for name, value in adam.items() if "b1" in taken and name in taken} | args.optim_args
     return optimizer(args.optim, rate, weight_decay=args.weight_decay, **options)
 
 
