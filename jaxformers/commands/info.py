@@ -1,4 +1,4 @@
-"""`jaxformers info`: what a checkpoint holds, read from its headers alone."""
+"""`jaxformers info`: what a checkpoint holds, read from its headers alone, and which kernels would compute it."""
 
 import argparse
 import json
@@ -12,8 +12,12 @@ EXAMPLES = """examples:
   jaxformers info ./minilm
   jaxformers info ./llama --depth 6
   jaxformers info ./llama --json | jq .parameters
+  jaxformers info ./llama --ops --batch 8 --length 4096
+  jaxformers info ./llama/config.json --ops --topology v5e:4x4 --mesh fsdp=4,tensor=4
 
-Only headers are read, so a checkpoint of any size answers at once. Layers are counted together as `*`."""
+Only headers are read, so a checkpoint of any size answers at once. Layers are counted together as `*`.
+--ops needs a config only: it traces a forward pass on shapes and prints which implementation each op takes on this
+device, or on a TPU that is not there, and why the ones before it refused."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -28,11 +32,24 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("model", help="checkpoint folder, weight file or hub name")
     parser.add_argument("--depth", type=int, default=4, help="parts of a tensor's name to group by (default: 4)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    ops = parser.add_argument_group("with --ops")
+    ops.add_argument(
+        "--ops", action="store_true", help="show which implementation each op takes, and why others do not"
+    )
+    ops.add_argument("--batch", type=int, default=1, help="rows (default: 1)")
+    ops.add_argument("--length", type=int, default=1024, help="tokens in a row (default: 1024)")
+    ops.add_argument("--dtype", default="bfloat16", help="of parameters and activations (default: bfloat16)")
+    ops.add_argument("--task", help="the head, such as CausalLM (default: what the config was saved with)")
+    ops.add_argument("--mesh", help="axes and their sizes: fsdp=2,tensor=4 (default: one device)")
+    ops.add_argument("--rules", default="FSDP_TENSOR", help="a preset of sharding rules (default: FSDP_TENSOR)")
+    ops.add_argument("--topology", help="a TPU that is not there, such as v5e:4x4; needs libtpu (extra tpu-aot)")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
     """Read the headers, count, print."""
+    if options.ops:
+        return run_ops(options)
     if options.depth < 1:
         raise ValueError(f"--depth is {options.depth}; expected 1 or more")
     from jaxformers.core.config import read_json
@@ -120,3 +137,53 @@ def size(count: float) -> str:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def run_ops(options: argparse.Namespace) -> None:
+    """Trace a forward pass on shapes, print what became of each op."""
+    from dataclasses import asdict
+
+    from jaxformers.core.sharding import PRESETS
+    from jaxformers.hub.abstract_model import abstract_model
+    from jaxformers.hub.op_report import op_report
+    from jaxformers.hub.pretrained import load_config
+    from jaxformers.models import task_of
+
+    rules = PRESETS.get(options.rules.upper())
+    if rules is None:
+        raise ValueError(f"--rules {options.rules!r} is unknown; expected one of {', '.join(PRESETS)}")
+    config, mesh = load_config(options.model), mesh_for(options)
+    task = options.task or task_of(config)
+    model = abstract_model(config, task=task, mesh=mesh, rules=rules, dtype=options.dtype)
+    found = op_report(model, options.batch, options.length)
+    if options.json:
+        print(json.dumps([asdict(use) for use in found]))
+    else:
+        show_ops(options.model, found)
+
+
+def mesh_for(options: argparse.Namespace) -> Any:
+    """The mesh that the options describe, of devices that may not be there; None for this machine's first device."""
+    from jaxformers.core.mesh import make_mesh, read_mesh
+
+    if options.topology is None:
+        return make_mesh(read_mesh(options.mesh)) if options.mesh else None
+    from jax.experimental import topologies
+
+    devices = topologies.get_topology_desc(platform="tpu", topology_name=options.topology).devices
+    if options.mesh:
+        return make_mesh(read_mesh(options.mesh), devices=devices)
+    return make_mesh(data=1, devices=devices[:1])
+
+
+def show_ops(source: str, found: list[Any]) -> None:
+    """A table of ops to stdout."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("op", "arguments", "calls", "taken", "not taken", show_edge=False, title=escape(source))
+    for use in found:
+        refused = "\n".join(f"{name}: {why}" for name, why in use.refused)
+        table.add_row(use.op, escape(use.shapes), str(use.calls), use.chosen, escape(refused))
+    Console().print(table)

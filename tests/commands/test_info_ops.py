@@ -1,0 +1,49 @@
+"""`jaxformers info --ops`: which implementation each op of a model takes, from a config alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jaxformers.cli import main
+
+LLAMA = {
+    "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 99, "hidden_size": 512,
+    "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
+}  # fmt: skip
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    return str(tmp_path)
+
+
+def uses(capsys: pytest.CaptureFixture, *options: str) -> list[dict]:
+    assert main(["info", *options, "--ops", "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_this_machine(config: str, capsys: pytest.CaptureFixture) -> None:
+    (use,) = uses(capsys, config, "--length", "300")
+    assert (use["op"], use["chosen"], use["calls"]) == ("attention", "reference", 3)
+    assert use["shapes"] == "bfloat16, [1,300,4,128] [1,300,2,128] [1,300,2,128], causal"
+    assert ["flash_tpu", "for tpu, not cpu"] in use["refused"]
+
+
+def test_a_tpu_that_is_not_there(config: str, capsys: pytest.CaptureFixture) -> None:
+    found = uses(capsys, config, "--topology", "v5e:2x2", "--mesh", "fsdp=2,tensor=2", "--batch", "4")
+    assert [use["chosen"] for use in found] == ["flash_tpu"]
+    (few,) = uses(capsys, config, "--topology", "v5e:2x2", "--length", "16")
+    assert ["flash_tpu", "16 queries are too few; meant for 128 and more"] in few["refused"]
+
+
+def test_a_table(config: str, capsys: pytest.CaptureFixture) -> None:
+    assert main(["info", config, "--ops", "--dtype", "float32"]) == 0
+    shown = capsys.readouterr().out
+    assert "attention" in shown and "taken" in shown and "cpu" in shown
+
+
+def test_rules_that_are_unknown(config: str, capsys: pytest.CaptureFixture) -> None:
+    assert main(["info", config, "--ops", "--rules", "SOME"]) == 2
+    assert "expected one of" in capsys.readouterr().err
