@@ -105,7 +105,8 @@ def read(where: Any, section: dict[str, Any]) -> Any:
 def make_transform(section: dict[str, Any], processor: Any, rows: Any) -> Any:
     """What the section says of rows, or what they need: texts are tokenised, pictures processed, others left."""
     given = dict(section.get("transform", {}))
-    kind = given.pop("kind", None) or ("image" if isinstance(rows, ImageFolder) else None)
+    pictures = isinstance(getattr(rows, "source", rows), ImageFolder)  # also where some rows are held out
+    kind = given.pop("kind", None) or ("image" if pictures else None)
     if kind is None and processor is not None and "text" in first_fields(rows):
         kind = "text"
     if kind is None:
