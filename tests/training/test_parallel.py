@@ -1,11 +1,12 @@
 """On eight virtual devices every kind of parallelism computes the loss and gradients of one, by the right exchanges."""
 
 import jax
+import numpy as np
 import pytest
 
 import jaxformers as jf
 from jaxformers.core.sharding import PRESETS, Rules
-from tests.training.parallel import CONFIGS, check, collectives, cut_shapes
+from tests.training.parallel import CONFIGS, IDS, T, check, collectives, cut_shapes, tiny
 
 Mix = tuple[dict[str, int], Rules]
 BY_PRESET: dict[str, dict[str, int]] = {
@@ -91,3 +92,23 @@ def test_parameters_are_never_all_in_one_place() -> None:
     table = jf.shardings(model)
     assert sizes.argument_size_in_bytes < 1.01 * table.bytes_per_device + 1024
     assert sizes.temp_size_in_bytes < table.bytes / 4, (sizes.temp_size_in_bytes, table.bytes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "mix"), [("llama", "fsdp tensor sequence"), ("mixtral", "data expert sequence")])
+def test_the_train_step(kind: str, mix: str) -> None:
+    """Packed documents, the task's own loss, two micro-batches and remat, on one device and on eight."""
+    axes, rules = MIXES[mix]
+    model = tiny(kind, True)
+    ids = np.concatenate([IDS, IDS[:, ::-1]])
+    segments = np.where(np.arange(T) < 6, 1, np.where(np.arange(T) < T - 2, 2, 0)) * np.ones((len(ids), 1), int)
+    batch = {"input_ids": ids, "labels": np.where(segments > 0, ids, -100), "segment_ids": segments}
+    settings = {"optimizer": jf.optimizer("adamw", 1e-2), "accumulate": 2, "remat": "full"}
+    one = jf.make_train_step(jf.loss_for(model), **settings)
+    many = jf.make_train_step(jf.loss_for(model), **settings, mesh=jf.make_mesh(**axes), rules=rules)
+    alone, spread = one.init(model, jax.random.key(1)), many.init(model, jax.random.key(1))
+    for _ in range(2):
+        alone, left = one(alone, batch)
+        spread, right = many(spread, batch)
+        for name in ("loss", "grad_norm", "weight"):
+            assert float(left[name]) == pytest.approx(float(right[name]), rel=1e-5), name
