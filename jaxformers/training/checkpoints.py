@@ -215,9 +215,9 @@ def writer(timeout: int, before_commit: Callable[[], None]) -> Any:
     import orbax.checkpoint as ocp
 
     logging.getLogger("absl").addFilter(REPORTED)
-    parts = ocp.CompositeCheckpointHandler(
-        state=ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=True), trainer=ocp.JsonCheckpointHandler(FILE)
-    )
+    # Compressing weights and moments saves 8 % of the bytes and takes four times the processors' time from training.
+    arrays = ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=True, use_compression=False)
+    parts = ocp.CompositeCheckpointHandler(state=arrays, trainer=ocp.JsonCheckpointHandler(FILE))
     options = ocp.AsyncOptions(timeout_secs=timeout, post_finalization_callback=before_commit)
     return ocp.AsyncCheckpointer(parts, async_options=options)
 
