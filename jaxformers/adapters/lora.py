@@ -1,5 +1,6 @@
 """LoRA: a model with low-rank updates beside its frozen weights. Source: arXiv:2106.09685."""
 
+import re
 import zlib
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -42,10 +43,10 @@ def lora(
 ) -> Model:
     """Return the model with a fresh adapter, which changes nothing until it is trained; as peft's LoraConfig says it.
 
-    targets: ends of module names as transformers has them ("q_proj", "query", "c_attn"), a regular expression for
-    whole names, or "all-linear". modules_to_save: modules trained and saved whole; None is the classifier of a
-    classification model, as in peft. layers: numbers of the layers to adapt, None for all. dtype: of the adapter. key:
-    for its first values. Raises AdapterError for what no module has or can have.
+    targets: names of modules, or their ends, as transformers has them ("q_proj", "query", "c_attn"); a regular
+    expression for whole names; or "all-linear". modules_to_save: modules trained and saved whole; None is the
+    classifier of a classification model, as in peft. layers: numbers of the layers to adapt, None for all. dtype: of
+    the adapter. key: for its first values. Raises AdapterError for what no module has or can have.
     """
     if model.adapters is not None:
         raise AdapterError("the model has an adapter: merge it first, or drop it with model.replace(adapters=None)")
@@ -70,8 +71,10 @@ def lora(
 
 
 def plain(names: Any) -> Any:
-    """A list of names (or numbers) as JSON has it; a string stays one."""
-    return names if names is None or isinstance(names, (str, int)) else list(names)
+    """A list of names (or numbers) as JSON has it; a string that is no name is a regular expression and stays one."""
+    if isinstance(names, str):
+        return [names] if re.fullmatch(r"[\w.]+", names) else names
+    return names if names is None or isinstance(names, int) else list(names)
 
 
 def heads_of(model: Model) -> tuple[str, ...]:

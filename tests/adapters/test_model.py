@@ -117,7 +117,7 @@ def test_a_train_step_trains_the_adapter_alone(plain):
     state = step.init(model, jax.random.key(0))
     spec = state.model.adapters["lora"]["backbone"]["layers"]["0:3:1"]["0"]["mlp"]["up_proj"]["b"].sharding.spec
     assert spec == PartitionSpec(None, "tensor", None) or spec == PartitionSpec(None, "tensor")
-    before = jax.tree.map(np.asarray, state.model)
+    before = jax.tree.map(np.array, state.model)
     losses = []
     for _ in range(3):
         state, metrics = step(state, {"input_ids": jnp.asarray(IDS), "labels": jnp.asarray(IDS)})
