@@ -107,4 +107,4 @@ def test_lora():
     model, losses, merged = run("lora").splitlines()
     assert "adapters=" in model and "adapters=" not in merged
     before, after = (float(word.strip(",")) for word in losses.split() if word[0].isdigit())
-    assert after < 0.8 * before and f"{after:.3f}" in merged
+    assert after < 0.95 * before and f"{after:.3f}" in merged
