@@ -8,6 +8,8 @@ from typing import TypeVar
 import jax
 import numpy as np
 
+from jaxformers.core.errors import CheckpointError
+
 T = TypeVar("T")
 
 
@@ -16,14 +18,20 @@ def all_succeed(work: Callable[[], T], failure: type[Exception]) -> T:
     result, problem = None, None
     try:
         result = work()
+    except CheckpointError:
+        raise  # of another version or model: every process finds the same
     except Exception as error:
         problem = f"{type(error).__name__}: {first_line(error)}"
     if problem is not None:
         clear_away()
     failed = anywhere(problem is not None)
     if failed:
-        raise failure(problem or f"it failed on {failed} of {jax.process_count()} processes, on others than this one")
+        raise failure(problem or elsewhere(failed))
     return result  # type: ignore[return-value]
+
+
+def elsewhere(failed: int) -> str:
+    return f"it failed on {failed} of {jax.process_count()} processes, not on this one: do all see the same folder?"
 
 
 def clear_away() -> None:

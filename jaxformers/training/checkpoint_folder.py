@@ -65,9 +65,16 @@ class CheckpointFolder:
 
     def make_way(self, step: int) -> None:
         """Set aside an older checkpoint of the same step, until the new one is whole."""
-        if self.path(step).exists():
-            log.warning("%s is there already and will be replaced", self.path(step))
-            self.path(step).rename(self.root / f"checkpoint-{step}.replaced")
+        from orbax.checkpoint.utils import is_checkpoint_finalized
+
+        path = self.path(step)
+        if not path.exists():
+            return
+        if not is_checkpoint_finalized(path):  # in an object store one is written in its place
+            path.rmtree()
+            return
+        log.warning("%s is there already and will be replaced", path)
+        path.rename(self.root / f"checkpoint-{step}.replaced")
 
     def prune(self, keep: int | None, *, best: int | None, damaged: Set[int]) -> None:
         """Remove the oldest beyond `keep` good ones; never the best, nor what is newer than the newest good one."""

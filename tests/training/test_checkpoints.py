@@ -19,6 +19,7 @@ from jaxformers.core.errors import CheckpointError
 from jaxformers.core.mesh import make_mesh
 from jaxformers.core.sharding import FSDP_TENSOR, TENSOR
 from jaxformers.training.checkpoints import Checkpoints
+from jaxformers.training.description import checksum
 from jaxformers.training.named import named_leaves
 from jaxformers.training.state import TrainState
 from jaxformers.training.step import make_train_step
@@ -205,6 +206,15 @@ def test_another_model_or_optimizer_is_an_error_and_not_damage(written: Path, st
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16) if x.dtype == jnp.float32 else x, start)
     with pytest.raises(CheckpointError, match="as float32.*bfloat16.*model, optimiser or dtype"):
         Checkpoints(written).restore(half)
+
+
+def test_a_later_format_is_an_error_and_not_damage(copied: Path, start: TrainState) -> None:
+    path = copied / "checkpoint-2" / "trainer" / "checkpoint.json"
+    fields = {**json.loads(path.read_text()), "format": 2}
+    del fields["crc32"]
+    path.write_text(json.dumps({**fields, "crc32": checksum(fields)}))
+    with pytest.raises(CheckpointError, match="format 2 was found.*update jaxformers"):
+        Checkpoints(copied).restore(start)
 
 
 def test_the_limit_spares_the_best_and_the_only_good_one(copied: Path, start: TrainState) -> None:
