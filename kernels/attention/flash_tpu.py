@@ -7,6 +7,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
@@ -26,6 +27,8 @@ from jaxformers.kernels.attention.tpu_blocks import (
     scores,
 )
 from jaxformers.kernels.attention.visibility import Visibility
+
+KEPT = "context"
 
 
 def flash_attention(
@@ -57,7 +60,8 @@ def attend(settings: Settings, q, k, v, bias, sinks, visibility: Visibility) -> 
 
 def attend_and_save(settings: Settings, q, k, v, bias, sinks, visibility: Visibility):
     """The outputs, and what gradients need."""
-    out, lse = forward(settings, Inputs(q, k, v, bias), sinks, visibility)
+    # By this name a rematerialisation policy may keep both, and then the backward pass needs no second forward pass.
+    out, lse = (checkpoint_name(x, KEPT) for x in forward(settings, Inputs(q, k, v, bias), sinks, visibility))
     return (out, lse), (q, k, v, bias, sinks, visibility, out, lse)
 
 

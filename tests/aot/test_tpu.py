@@ -1,5 +1,7 @@
 """Llama at 8B shape, compiled ahead of time for a TPU v5e:4x4 that is not there: it fits, and how much it takes."""
 
+import re
+
 import jax
 import pytest
 from jax.experimental import topologies
@@ -22,7 +24,8 @@ def test_forward_compiles_and_fits() -> None:
     # 8.03e9 parameters of 2 bytes over 16 chips are 0.94 GiB
     assert 0.9 < found["arguments"] < 1.0
     assert found["arguments"] + found["temporary"] + found["output"] < HBM
-    assert "all-gather" in compiled.as_text()
+    text = compiled.as_text()
+    assert "all-gather" in text and "jaxformers_flash_forward" in text
 
 
 def test_train_step_compiles_and_fits() -> None:
@@ -35,4 +38,8 @@ def test_train_step_compiles_and_fits() -> None:
     assert found["aliased"] > 5.5
     assert found["arguments"] + found["temporary"] < HBM
     text = compiled.as_text()
+    kernels = {"jaxformers_flash_forward", "jaxformers_flash_query_gradient", "jaxformers_flash_key_gradients"}
+    assert kernels <= set(re.findall(r"%(jaxformers_flash_[a-z_]+)", text))
+    # The plain form of attention asks for 6.4 GiB.
+    assert found["temporary"] < 5.5
     assert "all-gather" in text and ("reduce-scatter" in text or "all-reduce" in text)

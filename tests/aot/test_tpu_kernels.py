@@ -143,3 +143,24 @@ def test_memory_grows_with_the_length_and_not_with_its_square() -> None:
     scores = 16 * 4096**2 * 4 / 2**30
     assert plain[4096] > scores and kernel[4096] < scores / 8
     assert kernel[4096] / max(kernel[2048], 1e-9) < 3 or math.isclose(kernel[4096], 0, abs_tol=1e-3)
+
+
+@pytest.mark.parametrize(("names", "times"), [((), 2), (("context",), 1)])
+def test_rematerialised_layers_run_the_forward_kernel_again_only_if_its_outputs_are_not_kept(
+    names: tuple[str, ...], times: int
+) -> None:
+    mesh, slots = one_chip("v5e"), jnp.arange(1024)
+    policy = jax.checkpoint_policies.save_only_these_names(*names)
+
+    @jax.jit
+    def run(x):
+        def layer(x, _):
+            return attention(x, x, x, Mask.causal(), q_slots=slots, k_slots=slots, scale=0.1), None
+
+        return jax.value_and_grad(lambda x: jax.lax.scan(jax.checkpoint(layer, policy=policy), x, length=4)[0].sum())(x)
+
+    place = NamedSharding(mesh, PartitionSpec())
+    with use_mesh(mesh, jf.FSDP_TENSOR):
+        text = run.lower(jax.ShapeDtypeStruct((1, 1024, 2, 128), jnp.float32, sharding=place)).compile().as_text()
+    assert len(re.findall(r"%jaxformers_flash_forward[.\d]* = ", text)) == times
+    assert len(re.findall(r"%jaxformers_flash_query_gradient[.\d]* = ", text)) == 1

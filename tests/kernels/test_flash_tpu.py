@@ -191,6 +191,22 @@ def test_hidden_blocks_are_not_read() -> None:
     np.testing.assert_allclose(np.asarray(got.v)[:, :256], want.v[:, :256], atol=3e-5)
 
 
+def test_a_policy_may_keep_what_the_backward_pass_needs() -> None:
+    q, k, v, *_ = arrays()
+    fixed = Settings(0.125, None, SMALL, interpret=True)
+
+    def kept(*names: str) -> list[tuple[int, ...]]:
+        policy = jax.checkpoint_policies.save_only_these_names(*names)
+        attend = jax.checkpoint(lambda q: flash_attention(q, k, v, CAUSAL, fixed)[0], policy=policy)
+        shapes = jax.eval_shape(lambda q: jax.vjp(attend, q)[1], q)
+        return sorted(x.shape for x in jax.tree.leaves(shapes) if x.dtype == jnp.float32)
+
+    more = kept("context")
+    for shape in kept():
+        more.remove(shape)
+    assert more == [(B, 4, T), (B, 4, T, 64)]
+
+
 @pytest.mark.slow
 def test_no_races() -> None:
     """Grid steps of axes called parallel, run on two cores in any order, never write what another one reads."""
