@@ -151,6 +151,33 @@ class TestDonation:
         assert len(set(places)) == len(places)
 
 
+class TestCost:
+    def test_is_that_of_the_step_written_by_hand(self) -> None:
+        """No copy of a tree, no cast, no second gradient: the compiler counts the same work."""
+        model, batch, adam = linear.model(), linear.batch(), optax.adamw(0.1)
+
+        def by_hand(model, opt_state, batch):
+            def mean(m):
+                out = linear.loss(m, batch, None)
+                return out.total / out.weight, out.metrics["accuracy"] / out.weight
+
+            told, grads = jax.value_and_grad(mean, has_aux=True)(model)
+            norm = optax.tree.norm(grads)
+            grads = jax.tree.map(lambda g: g * jnp.minimum(1.0, 1.0 / (norm + 1e-6)), grads)
+            updates, opt_state = adam.update(grads, opt_state, model)
+            return optax.apply_updates(model, updates), opt_state, told, norm
+
+        hand = jax.jit(by_hand, donate_argnums=(0, 1)).lower(model, adam.init(model), batch).compile()
+        step = made.__wrapped__(adam, max_grad_norm=1.0)
+        ours = step.lower(step.init(model, KEY), batch).compile()
+        counted = [c.cost_analysis() for c in (hand, ours)]
+        for what in ("flops", "bytes accessed"):
+            assert counted[1][what] < 1.02 * counted[0][what] + 500, what
+        temporary = [c.memory_analysis().temp_size_in_bytes for c in (hand, ours)]
+        assert temporary[1] < 1.02 * temporary[0] + 500
+        assert ours.as_text().count(" convert(") <= hand.as_text().count(" convert(") + 2
+
+
 class TestFinite:
     """A batch whose scale is NaN or infinite stands for a divergence."""
 
