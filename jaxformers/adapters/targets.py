@@ -124,10 +124,10 @@ def fits(pattern: Patterns, name: str) -> bool:
 
 
 def is_vocabulary_head(target: Target, model: Model) -> bool:
-    """Whether a module makes the scores of words, which "all-linear" leaves out."""
+    """Whether a module makes the scores of words, which "all-linear" leaves out; letters of CTC it does not."""
     at = model.blueprint.at
     inside = not at or any(path.startswith(at + ".") for path in target.paths)
-    return not inside and target.size == vocabulary(model.config)
+    return not inside and target.size == vocabulary(model.config) and model.task != "CTC"
 
 
 def unknown(wanted: str, targets: dict[str, Target], model: Model) -> AdapterError:

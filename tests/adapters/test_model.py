@@ -153,3 +153,20 @@ def test_one_adapter_at_a_time(plain, adapted, tmp_path):
         jf.merge_adapters(plain)
     with pytest.raises(AdapterError, match="not merged"):
         jf.unmerge_adapters(adapted, tmp_path)
+
+
+def test_losses_that_never_hold_the_scores_see_the_heads_adapter(plain):
+    """The chunked cross-entropy multiplies by the head's matrix itself."""
+    model = sides.perturbed(jf.lora(plain, 3, ["lm_head"]))
+    loss, batch = jf.loss_for(model), {"input_ids": jnp.asarray(IDS), "labels": jnp.asarray(IDS)}
+
+    def chunked(adapters):
+        return loss(model.replace(adapters=adapters), batch, None).loss
+
+    def whole(adapters):
+        logits = model.replace(adapters=adapters)(IDS[:, :-1]).logits
+        return optax.softmax_cross_entropy_with_integer_labels(logits, IDS[:, 1:]).mean()
+
+    (a, grads), (b, expected) = (jax.value_and_grad(f)(model.adapters) for f in (chunked, whole))
+    np.testing.assert_allclose(a, b, rtol=1e-5)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), grads, expected)
