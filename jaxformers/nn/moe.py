@@ -12,6 +12,7 @@ from jaxformers.nn.param import ZEROS, Normal, param
 from jaxformers.ops.dot import dot
 from jaxformers.ops.moe import moe
 from jaxformers.ops.moe_forms import Product, Stacked, Weights
+from jaxformers.ops.top_k import largest
 
 
 @struct.dataclass
@@ -33,7 +34,7 @@ class SoftmaxRouter(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> Route:
         logits = dot(x, param(self, "kernel", Normal(), (x.shape[-1], self.experts), ("embed", None)))
-        scores, index = jax.lax.top_k(jax.nn.softmax(logits.astype(jnp.float32), axis=-1), self.top_k)
+        scores, index = largest(jax.nn.softmax(logits.astype(jnp.float32), axis=-1), self.top_k)
         if self.normalize:
             scores = scores / scores.sum(axis=-1, keepdims=True)
         return Route(logits, scores, index)
@@ -49,7 +50,7 @@ class ChosenSoftmaxRouter(nn.Module):
     def __call__(self, x: jax.Array) -> Route:
         logits = dot(x, param(self, "kernel", Normal(), (x.shape[-1], self.experts), ("embed", None)))
         logits = logits + param(self, "bias", ZEROS, (self.experts,), (None,))
-        best, index = jax.lax.top_k(logits, self.top_k)
+        best, index = largest(logits, self.top_k)
         return Route(logits, jax.nn.softmax(best.astype(jnp.float32), axis=-1), index)
 
 
@@ -73,11 +74,11 @@ class GroupedSigmoidRouter(nn.Module):
         scores = jax.nn.sigmoid(logits)
         ranked = scores + param(self, "correction", ZEROS, (self.experts,), (None,)).astype(jnp.float32)
         by_group = ranked.reshape(*ranked.shape[:-1], self.groups, self.experts // self.groups)
-        group_scores = jax.lax.top_k(by_group, 2)[0].sum(axis=-1)
-        best = jax.lax.top_k(group_scores, self.top_groups)[1]
+        group_scores = largest(by_group, 2)[0].sum(axis=-1)
+        best = largest(group_scores, self.top_groups)[1]
         allowed = jax.nn.one_hot(best, self.groups, dtype=bool).any(axis=-2)
         ranked = jnp.where(allowed[..., None], by_group, -jnp.inf).reshape(ranked.shape)
-        index = jax.lax.top_k(ranked, self.top_k)[1]
+        index = largest(ranked, self.top_k)[1]
         chosen = jnp.take_along_axis(scores, index, axis=-1)
         if self.normalize:
             chosen = chosen / (chosen.sum(axis=-1, keepdims=True) + 1e-20)

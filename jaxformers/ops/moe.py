@@ -11,6 +11,7 @@ from jaxformers.core.sharding import mesh_in_use
 from jaxformers.ops.dispatch import Op, target_platform
 from jaxformers.ops.moe_exchange import exchange, plan_layout
 from jaxformers.ops.moe_forms import Ffn, Weights, dense, grouped, ragged
+from jaxformers.ops.top_k import largest
 
 FEW_NUMBERS = 2**18  # kernels smaller than this are not worth sorting for
 
@@ -78,7 +79,7 @@ def load_balance(logits: tuple[jax.Array, ...], top_k: int, real: jax.Array | No
     tokens = probability = jnp.zeros(experts)
     for one in logits:
         p = jax.nn.softmax(one.astype(jnp.float32), axis=-1)
-        chosen = jax.nn.one_hot(jax.lax.top_k(p, top_k)[1], experts).sum(axis=1)
+        chosen = jax.nn.one_hot(largest(p, top_k)[1], experts).sum(axis=1)
         tokens = tokens + weight @ chosen
         probability = probability + weight @ p
     total = weight.sum() * len(logits)
