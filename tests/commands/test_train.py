@@ -47,6 +47,7 @@ def config(tiny_bert: Path, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_run_from_a_file_and_on_from_its_checkpoint(config: Path) -> None:
     out = config.parent / "out"
     assert main(["train", str(config), "--set", "training.learning_rate=1e-3"]) == 0
