@@ -13,7 +13,7 @@ from jaxformers.ops.dispatch import target_device, target_platform
 
 FEW = 128  # queries; fewer are not worth blocks of 128 rows
 WIDEST = 256  # head dimension
-STEPS = 2**16  # block pairs of a walk, which lies in scalar memory
+STEPS = 2**16  # blocks that a walk may list, in scalar memory
 
 
 def flash_tpu(
@@ -112,8 +112,21 @@ def local_attention(scale: float, softcap: float | None, q, k, v, bias, sinks, m
     # A whole bias takes as much room as float32 does.
     itemsize = q.dtype.itemsize if bias is None or bias.shape[2] == 1 else max(q.dtype.itemsize, 4)
     blocks = blocks_for(target_device().device_kind, max(q.shape[-1], v.shape[-1]), itemsize)
+    seen = visibility(mask, q_slots, k_slots)
+    check_walk(q.shape[1], k.shape[1], seen, blocks)
     settings = Settings(scale, softcap, blocks, interpret=target_platform() != "tpu")
-    return flash_attention(q, k, v, visibility(mask, q_slots, k_slots), settings, bias=bias, sinks=sinks)[0]
+    return flash_attention(q, k, v, seen, settings, bias=bias, sinks=sinks)[0]
+
+
+def check_walk(queries: int, keys: int, seen: Any, blocks: Any) -> None:
+    """Raise NotImplementedError where the list of blocks, of each row that has rules of its own, is too long."""
+    from jaxformers.kernels.attention.blocks import fit
+
+    rows = max(x.shape[0] for x in (*seen[3:], jnp.zeros(1)) if x is not None)
+    for sizes in (blocks.forward, blocks.queries, blocks.keys):
+        (block_q, all_q), (block_k, all_k) = fit(queries, sizes[0]), fit(keys, sizes[1])
+        if (steps := rows * (all_q // block_q) * (all_k // block_k)) > STEPS:
+            raise NotImplementedError(f"{queries} x {keys} tokens in {rows} rows are {steps} blocks; takes {STEPS}")
 
 
 def visibility(mask: Mask, q_slots: jax.Array, k_slots: jax.Array):

@@ -107,7 +107,7 @@ CASES = {
     "a length that does not divide": ((1, 1500, 4, 2, 128, 128), {}),
     "soft cap, ALiBi, sinks": ((2, 2048, 4, 2, 128, 128), {"softcap": 50.0, "bias": (1, 4, 1, 2048), "sinks": (4,)}),
     "a whole bias": ((2, 2048, 4, 4, 64, 64), {"bias": (1, 4, 2048, 2048), "kind": "full"}),
-    "131072 tokens": ((1, 131072, 1, 1, 128, 128), {}),
+    "131072 tokens, the longest walk": ((2, 131072, 1, 1, 64, 64), {"kind": "padding"}),
 }
 
 

@@ -140,6 +140,19 @@ def test_arrays_on_several_devices_need_a_mesh_in_use() -> None:
         jax.jit(lambda q, k, v: flash_tpu(q, k, v, Mask.causal(), **WHERE))(q, k, v)
 
 
+def test_walks_that_scalar_memory_cannot_hold_are_refused() -> None:
+    length = 2**18
+    q = jax.ShapeDtypeStruct((2, length, 1, 64), jnp.bfloat16)
+    keys = jax.ShapeDtypeStruct((2, length), bool)
+    slots = jax.ShapeDtypeStruct((length,), jnp.int32)
+
+    def run(q, keys, slots):
+        return flash_tpu(q, q, q, Mask.causal(keys), q_slots=slots, k_slots=slots, scale=1.0)
+
+    with pytest.raises(NotImplementedError, match="in 2 rows are 131072 blocks; takes 65536"):
+        jax.eval_shape(run, q, keys, slots)
+
+
 def test_traced_numbers_are_refused() -> None:
     with pytest.raises(NotImplementedError, match="known when the program is traced"):
         jax.jit(lambda scale: flash_tpu(*arrays(), Mask(), q_slots=SLOTS, k_slots=SLOTS, scale=scale))(0.125)
