@@ -18,9 +18,16 @@ pytestmark = pytest.mark.slow
 PATIENCE = 300
 TEXT = """
 [model]
-config = {{model_type = "llama", vocab_size = 32, hidden_size = 16, num_hidden_layers = 2, num_attention_heads = 2,
-  num_key_value_heads = 2, intermediate_size = 16}}
 task = "CausalLM"
+
+[model.config]
+model_type = "llama"
+vocab_size = 32
+hidden_size = 16
+num_hidden_layers = 2
+num_attention_heads = 2
+num_key_value_heads = 2
+intermediate_size = 16
 
 [data]
 train = "{folder}/rows.jsonl"
