@@ -27,6 +27,7 @@ FLOORS = {
     "cli": 7,
     "commands": 7,
     "pipelines": 7,
+    "planning": 7,
     "serving": 7,
     "": 8,  # jaxformers/__init__.py, the lazy face
 }
@@ -34,6 +35,7 @@ FLOORS = {
 ALLOWED = {
     ("cli", "commands"),
     ("commands", "pipelines"),
+    ("commands", "planning"),
     ("commands", "serving"),
     ("serving", "pipelines"),
     ("cli", ""),  # for the version

@@ -7,7 +7,7 @@ EXAMPLES = """examples:
   jaxformers train run.toml --set training.learning_rate=1e-4 --set training.output_dir=out/second
   jaxformers train run.toml --resume                 # from the newest good checkpoint of its output folder
   jaxformers train run.toml --resume out/checkpoint-500
-  jaxformers train configs/llama-1b.toml --tiny      # the same in the small form that its [tiny] tables say
+  jaxformers train configs/llama-1b-v5e.toml --tiny      # the same in the small form that its [tiny] tables say
   jaxformers train run.toml --show                   # what would be run, with all changes, as TOML
 
 a file:
@@ -17,7 +17,7 @@ a file:
   overrides = {num_labels = 3}         # of its config
 
   [data]
-  train = "train/*.jsonl"              # jsonl, csv, text, parquet; a folder of pictures; "tfds:name/split"
+  train = "train/*.jsonl"              # jsonl, csv, text, parquet; a folder of pictures; "tfds:name/split"; "synthetic"
   eval_rows = 500
   length = 128
 

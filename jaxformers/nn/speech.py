@@ -28,6 +28,7 @@ class TimeConv(nn.Module):
         kernel = param(self, "kernel", Normal(), shape, ("conv", None, "embed"))
         bias = param(self, "bias", ZEROS, (self.features,), ("embed",))
         pad = (self.width // 2, self.width // 2)
+        x = x.astype(kernel.dtype)
         y = jax.lax.conv_general_dilated(
             x, kernel, (self.stride,), [pad], dimension_numbers=("NWC", "WIO", "NWC"), precision=precision(x, kernel)
         )

@@ -19,8 +19,9 @@ from jaxformers.training.data import (
     read_rows,
     tfds_source,
 )
-from jaxformers.training.data.collate import collator_for
+from jaxformers.training.data.collate import collate_arrays, collator_for
 from jaxformers.training.data.folders import SUFFIXES
+from jaxformers.training.data.synthetic import Synthetic
 from jaxformers.training.feeding import Prepared
 from jaxformers.training.recipe import expected
 
@@ -54,7 +55,8 @@ class Data(NamedTuple):
 def make_data(section: dict[str, Any], model: Any, processor: Any) -> Data:
     """Datasets and collator of a section. Raises ConfigError for what it does not have, DataError for missing files.
 
-    train, eval: files or patterns of them, a folder of pictures by class, or "tfds:name/split". eval_rows: how many
+    train, eval: files or patterns of them, a folder of pictures by class, "tfds:name/split", or "synthetic" for random
+    rows of the task's shapes, to measure speed or to try a run. eval_rows: how many
     rows are held out of train instead. columns: {the row's name: the name that is read}. transform: {kind = "text",
     ...}. pack: "first_fit", "best_fit" or "concat" into rows of `length` tokens. collator: options of the task's.
     """
@@ -62,7 +64,12 @@ def make_data(section: dict[str, Any], model: Any, processor: Any) -> Data:
         if name not in NAMES:
             raise ConfigError(f"[data] has {name}; {expected(name, NAMES)}")
     if "train" not in section:
-        raise ConfigError("[data] needs train: files, a folder of pictures, or 'tfds:name/split'")
+        raise ConfigError("[data] needs train: files, a folder of pictures, 'tfds:name/split', or 'synthetic'")
+    if section["train"] == "synthetic":
+        length = section.get("length")
+        held = section.get("eval_rows", 0)
+        test = Synthetic(model.config, model.task, length=length, rows=held, seed=1) if held else None
+        return Data(Synthetic(model.config, model.task, length=length), test, collate_arrays)
     train, test = sources(section)
     transform = make_transform(section, processor, train)
     pack = make_packer(section, model)

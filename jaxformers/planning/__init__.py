@@ -1,0 +1,1 @@
+"""What a training step takes on machines that are not at hand: memory, traffic and time, from its compiled program."""

@@ -1,0 +1,86 @@
+"""How long a step takes at least: products at the chip's peak, bytes at the memory's speed, exchanges at the links'.
+
+The times are bounds, not measurements. The forward pass counts twice when activations are computed again. Memory
+traffic is what must move whatever the compiler does: parameters and optimiser state read and written once, gathered
+parameters written and read, and every temporary byte written and read once.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxformers.planning.compiled import Compiled
+from jaxformers.planning.hlo import Collective
+from jaxformers.planning.topology import Topology
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Seconds of a step on each of a chip's limits."""
+
+    compute: float
+    memory: float
+    links: float  # between the chips of a slice, or the GPUs of a machine
+    network: float  # between slices or machines
+
+    @property
+    def overlapped(self) -> float:
+        """The step if everything runs at the same time: the longest of all."""
+        return max(self.compute, self.memory, self.links, self.network)
+
+    @property
+    def serial(self) -> float:
+        """The step if exchanges never overlap with computation."""
+        return max(self.compute, self.memory) + self.links + self.network
+
+
+def bounds(compiled: Compiled, flops: float, recomputes: bool, topology: Topology, numbers: np.ndarray) -> Bounds:
+    """The bounds of a step. numbers: the slice or machine of each device, in the mesh's order."""
+    chip, memory = topology.chip, compiled.memory
+    hardware = flops * (4 / 3 if recomputes else 1.0)
+    gathered = sum(one.moved * one.runs for one in compiled.exchanges if one.kind == "all-gather")
+    moved = 2 * (memory.parameters + memory.optimizer + memory.temporary + gathered) + memory.batch
+    inside, outside = split(compiled.exchanges, numbers)
+    return Bounds(
+        hardware / (topology.size * chip.flops), moved / chip.bandwidth, inside / chip.link, outside / chip.network
+    )
+
+
+def split(exchanges: list[Collective], numbers: np.ndarray) -> tuple[float, float]:
+    """Bytes that each device sends over the fast links, and over the network between slices or machines.
+
+    A group that spans n of them sends (n - 1) / n of its bytes over the network in rings of one device from each, and
+    the rest over the links.
+    """
+    inside = outside = 0.0
+    for one in exchanges:
+        spans = len({int(numbers[member]) for member in one.group})
+        moved, size = one.moved * one.runs, len(one.group)
+        if spans == 1:
+            inside += moved
+        elif spans == size:
+            outside += moved
+        else:
+            # In two stages: whole arrays within, then each device's part across.
+            part = spans / size
+            inside, outside = inside + moved, outside + moved * part
+    return inside, outside
+
+
+def by_kind(exchanges: list[Collective]) -> dict[str, tuple[int, float]]:
+    """{kind: (how many run in a step, bytes that each device sends)}."""
+    found: dict[str, list[float]] = defaultdict(lambda: [0, 0.0])
+    for one in exchanges:
+        found[one.kind][0] += one.runs
+        found[one.kind][1] += one.runs * one.moved
+    return {kind: (int(count), moved) for kind, (count, moved) in sorted(found.items())}
+
+
+def places(topology: Topology, devices: np.ndarray) -> np.ndarray:
+    """The slice or machine of each device, in the mesh's order."""
+    flat = devices.ravel()
+    if topology.is_gpu:
+        # A description without machines numbers the GPUs through them.
+        return np.asarray([device.id // topology.neighbours for device in flat])
+    return np.asarray([getattr(device, "slice_index", 0) or 0 for device in flat])
