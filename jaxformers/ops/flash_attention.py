@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec
 from jaxformers.core.mask import Mask
 from jaxformers.core.sharding import axes_of, mesh_and_rules, over_shards, spec
 from jaxformers.ops.dispatch import target_device, target_platform
+from jaxformers.ops.grouped_heads import repeat_heads
 
 FEW = 128  # queries; fewer are not worth blocks of 128 rows
 WIDEST = 256  # head dimension
@@ -43,7 +44,7 @@ def flash_tpu(
     if axes_of(spec(("batch", "keys", "kv_heads", None), k.shape, mesh, rules)[1]):
         raise NotImplementedError("the rules cut the keys along the sequence, which takes a ring")
     parts = math.prod(mesh.shape[axis] for axis in axes_of(h))
-    k, v = heads_for(parts, q, k), heads_for(parts, q, v)
+    k, v = repeat_heads(k, q.shape[2], parts), repeat_heads(v, q.shape[2], parts)
     queries, keys = PartitionSpec(b, t, h, None), PartitionSpec(b, None, h, None)
     specs = (queries, keys, keys, *extra_specs((b, t, h), *arrays))
     run = over_shards(lambda *parts: local_attention(scale, softcap, *parts), specs, queries)
@@ -75,14 +76,6 @@ def check_unsharded(*arrays: jax.Array) -> None:
         mesh = jax.typeof(x).sharding.mesh
         if not mesh.empty and mesh.size > 1:
             raise NotImplementedError("arrays lie on several devices and no mesh is in use: call inside use_mesh")
-
-
-def heads_for(parts: int, q: jax.Array, k: jax.Array) -> jax.Array:
-    """Keys or values whose heads are repeated as often as it takes for each device to hold those its queries read."""
-    times = parts // math.gcd(k.shape[2], parts)
-    if q.shape[2] % (k.shape[2] * times):
-        raise NotImplementedError(f"{q.shape[2]} heads on {k.shape[2]} of keys do not divide over {parts} devices")
-    return k if times == 1 else jnp.repeat(k, times, axis=2)
 
 
 def extra_specs(axes: tuple, bias: Any, sinks: Any, mask: Mask, q_slots: Any, k_slots: Any) -> tuple:

@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec
 from jaxformers.core.mask import Mask
 from jaxformers.core.sharding import AnyMesh, axes_of, mesh_and_rules, over_shards, spec
 from jaxformers.ops import ring_blocks, ring_flash
+from jaxformers.ops.grouped_heads import repeat_heads
 from jaxformers.ops.ring_parts import Engine, Places, Rules
 from jaxformers.ops.ring_turns import go_round, go_round_back
 from jaxformers.ops.zigzag import from_zigzag, to_zigzag
@@ -72,15 +73,6 @@ def choose_engine(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array | No
     return Engine(module.attend, module.gradients)
 
 
-def heads_to_split(k: jax.Array, heads: int, parts: int) -> jax.Array:
-    """Keys or values with heads repeated as often as it takes for each device to hold those its queries read."""
-    count = k.shape[2]
-    times = parts // math.gcd(count, parts)
-    if heads % parts or heads % (count * times):
-        raise NotImplementedError(f"{heads} heads on {count} of keys do not divide over {parts} devices")
-    return k if times == 1 else jnp.repeat(k, times, axis=2)
-
-
 def ring_attention(
     q: jax.Array,
     k: jax.Array,
@@ -101,7 +93,7 @@ def ring_attention(
     if isinstance(scale, jax.Array) or isinstance(softcap, jax.Array):
         raise NotImplementedError("scale and softcap must be numbers, known when the program is traced")
     parts = math.prod(at.mesh.shape[axis] for axis in at.heads)
-    k, v = heads_to_split(k, q.shape[2], parts), heads_to_split(v, q.shape[2], parts)
+    k, v = repeat_heads(k, q.shape[2], parts), repeat_heads(v, q.shape[2], parts)
     places = gather_places(q, k, mask, q_slots, k_slots)
     plain = mask.right is not None and mask.left is None and mask.prefix is None and bias is None
     balanced = plain and q.shape[1] == k.shape[1] and q.shape[1] % (2 * at.size) == 0

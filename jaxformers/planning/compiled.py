@@ -20,12 +20,12 @@ from jaxformers.planning.hlo import Collective, collectives
 from jaxformers.training import assembly
 from jaxformers.training.arguments import TrainingArguments
 from jaxformers.training.data.synthetic import Synthetic
-from jaxformers.training.flops import model_flops
+from jaxformers.training.flops import model_flops, train_flops
 from jaxformers.training.memory import out_of_memory
 from jaxformers.training.recipe import Recipe
 from jaxformers.training.state import TrainState
 from jaxformers.training.step import TrainStep, make_train_step
-from jaxformers.training.trainable import choose, leaf_paths
+from jaxformers.training.trainable import trained_share
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,5 @@ def step_flops(planned: Planned) -> float:
     model, loss = planned.state.model, planned.step.loss
     part = {name: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype) for name, x in planned.batch.items()}
     forward = model_flops(model, part, lambda model, batch: loss(model, batch, None).total)
-    chosen = choose(model, planned.step.trainable)
-    sizes = dict(zip(leaf_paths(model), (leaf.size for leaf in jax.tree.leaves(model)), strict=True))
-    share = sum(size for path, size in sizes.items() if path in chosen) / sum(sizes.values())
-    return forward * planned.rows * (2.0 + share)
+    share = trained_share(model, planned.step.trainable)
+    return float(train_flops(forward, share)) * planned.rows

@@ -17,7 +17,7 @@ from jaxformers.training.plateau import ReduceOnPlateau
 from jaxformers.training.search import Pruned
 from jaxformers.training.step import NonFinite
 from jaxformers.training.step_plan import plan_steps
-from jaxformers.training.trainable import choose, leaf_paths
+from jaxformers.training.trainable import trained_share
 from jaxformers.training.trainer_state import TrainOutput
 
 log = logging.getLogger("jaxformers")
@@ -76,7 +76,7 @@ class Loop:
         if self.carry is None:
             self.carry = self.step.init(self.model, jax.random.key(self.args.seed))
             self.release()
-        self.trained = self.share_trained()
+        self.trained = trained_share(self.carry.model, self.args.trainable)
         self.first_step = self.last_logged = self.state.global_step
         self.batches = iter(self.loader)
         self.started = time.perf_counter()
@@ -88,15 +88,6 @@ class Loop:
         self.model = assembly.shapes_of(self.model)
         if not self.args.auto_find_batch_size:
             self.trainer.model = assembly.shapes_of(self.trainer.given_model)
-
-    def share_trained(self) -> float:
-        """The share of the parameters that get gradients."""
-        model = self.carry.model
-        chosen = choose(model, self.args.trainable)
-        sizes = [
-            (path in chosen, leaf.size) for path, leaf in zip(leaf_paths(model), jax.tree.leaves(model), strict=True)
-        ]
-        return sum(size for trained, size in sizes if trained) / sum(size for _, size in sizes)
 
     def epoch(self) -> None:
         """One pass over the data, or what is left of it."""

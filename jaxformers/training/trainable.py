@@ -54,6 +54,13 @@ def choose(model: Model, trainable: Trainable) -> frozenset[Path]:
     return chosen
 
 
+def trained_share(model: Model, trainable: Trainable) -> float:
+    """The share of the numbers in a model, of arrays or shapes, that get gradients."""
+    chosen = choose(model, trainable)
+    sizes = [(path in chosen, x.size) for path, x in zip(leaf_paths(model), jax.tree.leaves(model), strict=True)]
+    return sum(size for trained, size in sizes if trained) / sum(size for _, size in sizes)
+
+
 def adapter_paths(model: Model) -> frozenset[Path]:
     """The paths of the adapters' leaves."""
     keys = (path for path, _ in jax.tree_util.tree_leaves_with_path(model))
