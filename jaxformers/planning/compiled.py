@@ -9,18 +9,17 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxformers.adapters.lora import lora
-from jaxformers.core.config import Config
 from jaxformers.core.errors import ConfigError
 from jaxformers.core.sharding import Rules
 from jaxformers.hub.abstract_model import abstract_model
-from jaxformers.hub.auto import AutoConfig
 from jaxformers.hub.model import Model
-from jaxformers.models import read_config, task_of
+from jaxformers.models import task_of
 from jaxformers.planning.hlo import Collective, collectives
 from jaxformers.training import assembly
 from jaxformers.training.arguments import TrainingArguments
 from jaxformers.training.data.synthetic import Synthetic
 from jaxformers.training.flops import model_flops, train_flops
+from jaxformers.training.launch import config_of
 from jaxformers.training.memory import out_of_memory
 from jaxformers.training.recipe import Recipe
 from jaxformers.training.state import TrainState
@@ -99,14 +98,6 @@ def shapes_of(recipe: Recipe, args: TrainingArguments, mesh: Mesh, rules: Rules)
     if not recipe.lora:
         return model
     return lora(model, **recipe.lora)
-
-
-def config_of(section: dict[str, Any]) -> Config:
-    """The config of [model]: of a checkpoint, of a file, or the table itself."""
-    raw, fields = section.get("config", section.get("name")), section.get("overrides", {})
-    if raw is None:
-        raise ConfigError("[model] needs name, to load, or config, to begin anew")
-    return read_config(raw, **fields) if isinstance(raw, dict) else AutoConfig.from_pretrained(raw, **fields)
 
 
 def compile_step(planned: Planned) -> Compiled:

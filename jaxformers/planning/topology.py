@@ -14,7 +14,8 @@ from jaxformers.core.errors import ConfigError
 from jaxformers.core.mesh import make_mesh
 from jaxformers.planning.chips import Chip, chip
 
-# What XLA would read from the driver of an H100 SXM5 or an H200: the same processor with another memory.
+# What XLA would read from the driver of an H100 SXM5 or an H200: the same processor with another memory. Source:
+# NVIDIA's figures, as the driver reports them.
 GPU = """
 gpu_device_info {{
   threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152 shared_memory_per_core: 233472

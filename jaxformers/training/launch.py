@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from jaxformers.adapters.lora import lora
+from jaxformers.core.config import Config
 from jaxformers.core.errors import ConfigError
 from jaxformers.hub.auto import AutoConfig
 from jaxformers.hub.auto_image_processor import AutoImageProcessor
@@ -61,21 +62,31 @@ def make_model(section: dict[str, Any], args: TrainingArguments, **places: Any) 
 
     A table of fields, `overrides`, takes the place of the config's.
     """
-    given = [name for name in ("name", "config") if name in section]
-    if len(given) != 1:
-        raise ConfigError(
-            f"[model] needs name, to load, or config, to begin anew; it has {' and '.join(given) or 'none'}"
-        )
+    source_of(section)
     options = {"scan": section.get("scan", True), "dtype": section.get("dtype"), **places}
     key, fields = jax.random.key(args.seed), section.get("overrides", {})
     if "name" in section:
         task = {"task": section["task"]} if "task" in section else {}
         return Model.from_pretrained(section["name"], key=key, **task, **options, **fields)
-    raw = section["config"]
-    config = read_config(raw, **fields) if isinstance(raw, dict) else AutoConfig.from_pretrained(raw, **fields)
     if "task" not in section:
         raise ConfigError("[model] begins anew with a config: say which task, such as 'CausalLM'")
-    return Model.init(config, key, task=section["task"], **options)
+    return Model.init(config_of(section), key, task=section["task"], **options)
+
+
+def source_of(section: dict[str, Any]) -> Any:
+    """What [model] names: a checkpoint, or a config. Raises ConfigError unless it is one of the two."""
+    given = [name for name in ("name", "config") if name in section]
+    if len(given) != 1:
+        raise ConfigError(
+            f"[model] needs name, to load, or config, to begin anew; it has {' and '.join(given) or 'none'}"
+        )
+    return section[given[0]]
+
+
+def config_of(section: dict[str, Any]) -> Config:
+    """The config of [model]: a checkpoint's, a file's, or the table itself; `overrides` take its fields' places."""
+    raw, fields = source_of(section), section.get("overrides", {})
+    return read_config(raw, **fields) if isinstance(raw, dict) else AutoConfig.from_pretrained(raw, **fields)
 
 
 def make_processor(section: dict[str, Any], task: str | None) -> Any:
