@@ -55,7 +55,7 @@ $(BIN)/uv:
 
 setup: .venv/.test ## make .venv with everything the tests need
 
-demo: .venv/.demo ## semantic search over Python's standard library with real weights
+demo: .venv/.demo ## search Python's standard library with real weights, then train a llama on it
 	$(BIN)/jaxformers demo
 
 lint: .venv/.test ## style, formatting and types

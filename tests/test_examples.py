@@ -39,7 +39,8 @@ def run(name: str, *arguments) -> str:
 
 def test_every_example_is_tested():
     names = {path.stem for path in EXAMPLES.glob("*.py")}
-    assert names == {"embed_and_search", "sharded_llama", "convert_bin", "decode_with_cache", "train_step", "lora"}
+    short = {"embed_and_search", "sharded_llama", "convert_bin", "decode_with_cache", "train_step", "lora"}
+    assert names == short | {"digits_vit", "classify_docstrings"}
 
 
 def test_embed_and_search(tiny_bert):
@@ -108,3 +109,20 @@ def test_lora():
     assert "adapters=" in model and "adapters=" not in merged
     before, after = (float(word.strip(",")) for word in losses.split() if word[0].isdigit())
     assert after < 0.95 * before and f"{after:.3f}" in merged
+
+
+@pytest.mark.slow
+def test_digits(tmp_path):
+    """The whole run, as the documentation states it."""
+    assert load("digits_vit").main(output_dir=tmp_path) >= 0.97
+
+
+@pytest.mark.slow
+def test_classify_docstrings(tmp_path):
+    """A short form with five of the modules: adapters beat what embeddings say without training."""
+    example = load("classify_docstrings")
+    found = example.main(["email", "logging", "multiprocessing", "tkinter", "turtle"], 4, tmp_path)
+    assert found["nearest description"] > found["always the commonest"]
+    assert found["LoRA"] > found["nearest description"] + 0.05 and found["LoRA"] > 0.75
+    adapter = tmp_path / "adapter"
+    assert (adapter / "adapter_model.safetensors").exists()

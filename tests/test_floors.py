@@ -28,6 +28,7 @@ FLOORS = {
     "commands": 7,
     "pipelines": 7,
     "planning": 7,
+    "demos": 7,
     "serving": 7,
     "": 8,  # jaxformers/__init__.py, the lazy face
 }
@@ -36,6 +37,8 @@ ALLOWED = {
     ("cli", "commands"),
     ("commands", "pipelines"),
     ("commands", "planning"),
+    ("commands", "demos"),
+    ("demos", "pipelines"),
     ("commands", "serving"),
     ("serving", "pipelines"),
     ("cli", ""),  # for the version
