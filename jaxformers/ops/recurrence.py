@@ -8,9 +8,9 @@ import jax.numpy as jnp
 
 from jaxformers.ops.dispatch import Op
 from jaxformers.ops.dot import einsum
+from jaxformers.ops.recurrence_tpu import check_long, dual_tpu, selective_tpu
 
 CHUNK = 64  # tokens of a selective scan that are computed side by side
-SHORT = 8  # sequences up to this length run step by step
 
 Pair = tuple[jax.Array, jax.Array]
 
@@ -18,12 +18,6 @@ Pair = tuple[jax.Array, jax.Array]
 def floats(*arrays: jax.Array) -> list[jax.Array]:
     """The same arrays in float32."""
     return [jnp.asarray(a).astype(jnp.float32) for a in arrays]
-
-
-def check_long(x: jax.Array) -> None:
-    """Pass where a few steps are cheaper than the setting up of chunks."""
-    if x.shape[1] <= SHORT:
-        raise NotImplementedError(f"{x.shape[1]} tokens are computed step by step")
 
 
 def in_chunks(x: jax.Array, size: int) -> jax.Array:
@@ -58,6 +52,7 @@ def selective_steps(
 
 
 selective_scan = Op("selective_scan", selective_steps)
+selective_scan.register("selective_tpu", platforms=("tpu",), priority=10)(selective_tpu)
 
 
 def compose(first: Pair, second: Pair) -> Pair:
@@ -117,6 +112,7 @@ def dual_steps(
 
 
 state_space_dual = Op("state_space_dual", dual_steps)
+state_space_dual.register("dual_tpu", platforms=("tpu",), priority=10)(dual_tpu)
 
 
 def dual_chunks(
