@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from jaxformers.core.mask import Mask
 from jaxformers.core.sharding import mesh_in_use
+from jaxformers.ops.blocked_attention import blocked
 from jaxformers.ops.dispatch import Op
 from jaxformers.ops.dot import einsum
 from jaxformers.ops.flash_attention import flash_tpu
@@ -70,6 +71,7 @@ def reference(
 
 attention = Op("attention", reference)
 attention.register("flash_tpu", platforms=("tpu",), priority=10)(flash_tpu)
+attention.register("blocked", priority=-5)(blocked)  # behind what is faster on some device
 # Where the rules cut keys along the sequence.
 attention.register("ring", priority=20)(ring_attention)
 

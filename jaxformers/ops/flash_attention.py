@@ -1,6 +1,8 @@
 """The attention op by this library's own kernels: what they cannot do is refused; on a mesh devices get their parts."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -34,11 +36,17 @@ def flash_tpu(
     check_supported(q, k, v, mask)
     if isinstance(scale, jax.Array) or isinstance(softcap, jax.Array):
         raise NotImplementedError("scale and softcap must be numbers, known when the program is traced")
+    local = partial(local_attention, scale, softcap)
+    return on_each_device(local, q, k, v, bias, sinks, mask, q_slots, k_slots)
+
+
+def on_each_device(local: Callable[..., jax.Array], q, k, v, bias, sinks, mask: Mask, q_slots, k_slots) -> jax.Array:
+    """`local`, of the same arguments, on each device's own rows, heads and queries; keys must be whole."""
     active = mesh_and_rules()
     arrays = (bias, sinks, mask, q_slots, k_slots)
     if active is None:
         check_unsharded(q, k, v)
-        return local_attention(scale, softcap, q, k, v, *arrays)
+        return local(q, k, v, *arrays)
     mesh, rules = active
     b, t, h, _ = spec(("batch", "length", "heads", None), q.shape, mesh, rules)
     if axes_of(spec(("batch", "keys", "kv_heads", None), k.shape, mesh, rules)[1]):
@@ -47,8 +55,7 @@ def flash_tpu(
     k, v = repeat_heads(k, q.shape[2], parts), repeat_heads(v, q.shape[2], parts)
     queries, keys = PartitionSpec(b, t, h, None), PartitionSpec(b, None, h, None)
     specs = (queries, keys, keys, *extra_specs((b, t, h), *arrays))
-    run = over_shards(lambda *parts: local_attention(scale, softcap, *parts), specs, queries)
-    return run(q, k, v, *arrays)
+    return over_shards(local, specs, queries)(q, k, v, *arrays)
 
 
 def check_supported(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask) -> None:

@@ -21,11 +21,13 @@ from jaxformers.core.mask import Mask
 from jaxformers.core.sharding import AnyMesh, axes_of, mesh_and_rules, over_shards, spec
 from jaxformers.ops import ring_blocks, ring_flash
 from jaxformers.ops.grouped_heads import repeat_heads
-from jaxformers.ops.ring_parts import Engine, Places, Rules
+from jaxformers.ops.ring_parts import Engine, Places, Rules, sinks_gradient, with_sinks
 from jaxformers.ops.ring_turns import go_round, go_round_back
 from jaxformers.ops.zigzag import from_zigzag, to_zigzag
 
 Axes = tuple[str, ...]
+
+BLOCK = 1024  # queries and keys in a product of XLA's: scores take its square in floats for each head
 
 
 class Layout(NamedTuple):
@@ -97,7 +99,7 @@ def ring_attention(
     places = gather_places(q, k, mask, q_slots, k_slots)
     plain = mask.right is not None and mask.left is None and mask.prefix is None and bias is None
     balanced = plain and q.shape[1] == k.shape[1] and q.shape[1] % (2 * at.size) == 0
-    rules = Rules(scale, softcap, mask.left, mask.right, 2 if balanced else 1)
+    rules = Rules(scale, softcap, mask.left, mask.right, 2 if balanced else 1, BLOCK)
     ring = Ring(at, rules, choose_engine(q, k, v, bias), balanced)
     q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
     return jnp.swapaxes(attend(ring, q, k, v, bias, sinks, places), 1, 2)
@@ -161,10 +163,7 @@ def attend_and_save(ring: Ring, q, k, v, bias, sinks, places: Places) -> tuple[j
         if ring.balanced:
             q, k, v, places = to_zigzag((q, k, v, places), at.ring, at.size)
         out, lse = go_round(ring.engine, ring.rules, (at.ring, at.size), q, k, v, bias, places)
-        if sinks is not None:
-            # A sink is one more key without a value: it only takes probability away.
-            total = jnp.logaddexp(lse, sinks[None, :, None].astype(jnp.float32))
-            out, lse = out * jnp.exp(lse - total)[..., None], total
+        out, lse = with_sinks(out, lse, sinks)
         out = out.astype(q.dtype)
         home = from_zigzag(out, at.ring, at.size) if ring.balanced else out
         return home, (q, k, v, out, lse)
@@ -196,8 +195,7 @@ def attend_backward(ring: Ring, saved: tuple, grad: jax.Array) -> tuple:
             g_bias = jax.lax.psum(g_bias, missing(at, specs.bias)).astype(bias.dtype)
         g_sinks = None
         if sinks is not None:
-            share = jnp.exp(sinks[None, :, None].astype(jnp.float32) - lse)
-            g_sinks = -jax.lax.psum(jnp.sum(share * own, axis=(0, 2)), missing(at, specs.sinks)).astype(sinks.dtype)
+            g_sinks = jax.lax.psum(sinks_gradient(sinks, lse, own), missing(at, specs.sinks)).astype(sinks.dtype)
         return (*(g.astype(x.dtype) for g, x in zip(grads, kept[:3], strict=True)), g_bias, g_sinks)
 
     heads = specs.heads

@@ -1,4 +1,7 @@
-"""A turn of the ring by XLA: blocks of queries against blocks of keys; pairs that the mask hides are not computed."""
+"""Attention by XLA without all scores: blocks of queries meet blocks of keys, but for pairs that the mask hides.
+
+A turn of the ring is computed so, and long sequences on one device (`ops/blocked_attention.py`).
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,8 +12,6 @@ import jax.numpy as jnp
 from jaxformers.core.mask import Mask
 from jaxformers.ops.dot import precision
 from jaxformers.ops.ring_parts import HIDDEN, Places, Rules
-
-BLOCK = 1024  # queries and keys in a product at most: scores take BLOCK * BLOCK floats for each head
 
 
 class Queries(NamedTuple):
@@ -31,12 +32,12 @@ class Keys(NamedTuple):
     segments: jax.Array | None  # [n,B,s]
 
 
-def cut(x: jax.Array | None, axis: int, pieces: int) -> Any:
+def cut(x: jax.Array | None, axis: int, rules: Rules) -> Any:
     """Blocks along an axis of a sequence, their number first; none lies in two of its pieces."""
     if x is None:
         return None
-    piece = x.shape[axis] // pieces
-    size = next(n for n in range(min(piece, BLOCK), 0, -1) if piece % n == 0)
+    piece = x.shape[axis] // rules.pieces
+    size = next(n for n in range(min(piece, rules.block or piece), 0, -1) if piece % n == 0)
     return jnp.moveaxis(x.reshape(*x.shape[:axis], -1, size, *x.shape[axis + 1 :]), axis, 0)
 
 
@@ -46,9 +47,9 @@ def joined(x: jax.Array, axis: int) -> jax.Array:
     return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
 
 
-def by_group(x: jax.Array, kv_heads: int, pieces: int) -> jax.Array:
+def by_group(x: jax.Array, kv_heads: int, rules: Rules) -> jax.Array:
     """[B,H,T,...] -> [n,B,K,G,t,...]."""
-    return cut(x.reshape(x.shape[0], kv_heads, -1, *x.shape[2:]), 3, pieces)
+    return cut(x.reshape(x.shape[0], kv_heads, -1, *x.shape[2:]), 3, rules)
 
 
 def ungrouped(x: jax.Array) -> jax.Array:
@@ -59,10 +60,9 @@ def ungrouped(x: jax.Array) -> jax.Array:
 
 def cut_all(rules: Rules, q: jax.Array, k: jax.Array, v: jax.Array, places: Places) -> tuple[Queries, Keys]:
     """Everything in blocks."""
-    n = rules.pieces
-    queries = Queries(by_group(q, k.shape[1], n), cut(places.q_slots, 0, n), cut(places.q_segments, 1, n))
-    known = (cut(places.k_slots, 0, n), cut(places.real, 1, n), cut(places.k_segments, 1, n))
-    return queries, Keys(cut(k, 2, n), cut(v, 2, n), *known)
+    queries = Queries(by_group(q, k.shape[1], rules), cut(places.q_slots, 0, rules), cut(places.q_segments, 1, rules))
+    known = (cut(places.k_slots, 0, rules), cut(places.real, 1, rules), cut(places.k_segments, 1, rules))
+    return queries, Keys(cut(k, 2, rules), cut(v, 2, rules), *known)
 
 
 def product(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
@@ -169,7 +169,7 @@ def attend(rules: Rules, q, k, v, bias, places: Places) -> tuple[jax.Array, jax.
 def gradients(rules: Rules, q, k, v, bias, places: Places, grad, lse, own) -> tuple:
     """Gradients of q, k, v and bias, float32; see `Engine`."""
     queries, keys = cut_all(rules, q, k, v, places)
-    rows = tuple(by_group(x, k.shape[1], rules.pieces) for x in (grad, lse, own))
+    rows = tuple(by_group(x, k.shape[1], rules) for x in (grad, lse, own))
 
     def one(given: tuple, near: Queries, far: Keys, i: jax.Array, j: jax.Array) -> tuple:
         g_q, (g_k, g_v), g_bias = given

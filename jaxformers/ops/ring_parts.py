@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 HIDDEN = -1e30  # far below any score, yet a fully hidden row stays finite
 EMPTY = HIDDEN / 2  # a sum of exponentials whose log is below it is of a query that saw nothing
@@ -28,6 +29,7 @@ class Rules(NamedTuple):
     left: int | None = None
     right: int | None = None
     pieces: int = 1  # that do not follow each other in a device's part of the sequence
+    block: int | None = None  # queries and keys in a product at most; None: all
 
 
 class Engine(NamedTuple):
@@ -39,3 +41,17 @@ class Engine(NamedTuple):
 
     attend: Callable
     gradients: Callable
+
+
+def with_sinks(out: jax.Array, lse: jax.Array, sinks: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """Outputs [B,H,T,Dv] and logs of sums [B,H,T] with one more key without a value: it only takes probability away."""
+    if sinks is None:
+        return out, lse
+    total = jnp.logaddexp(lse, sinks[None, :, None].astype(jnp.float32))
+    return out * jnp.exp(lse - total)[..., None], total
+
+
+def sinks_gradient(sinks: jax.Array, lse: jax.Array, own: jax.Array) -> jax.Array:
+    """The gradient [H], float32, from logs of sums that contain the sinks; own [B,H,T]: output times its gradient."""
+    share = jnp.exp(sinks[None, :, None].astype(jnp.float32) - lse)
+    return -jnp.sum(share * own, axis=(0, 2))

@@ -10,7 +10,7 @@ import pytest
 from jaxformers.core.mask import Mask
 from jaxformers.core.mesh import make_mesh
 from jaxformers.core.sharding import FSDP, SEQUENCE, use_mesh
-from jaxformers.ops import ring_blocks, ring_flash
+from jaxformers.ops import ring, ring_blocks, ring_flash
 from jaxformers.ops.attention import attention, reference
 from jaxformers.ops.dispatch import use
 from jaxformers.ops.ring import ring_attention
@@ -76,7 +76,7 @@ def both(name: str, dtype=jnp.float32):
 
 @pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in CASES])
 def test_same_values_and_gradients(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ring_blocks, "BLOCK", 2)  # several blocks on each device, some of them never seen
+    monkeypatch.setattr(ring, "BLOCK", 2)  # several blocks on each device, some of them never seen
     (want, wanted), (got, found), program = both(name)
     np.testing.assert_allclose(got[1], want[1], atol=2e-6)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
@@ -130,7 +130,7 @@ def test_no_array_grows_with_the_square_of_the_length() -> None:
 
 def test_half_of_a_causal_ring_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Balanced, each device computes about half of its blocks, and all devices equally many."""
-    monkeypatch.setattr(ring_blocks, "BLOCK", 4)
+    monkeypatch.setattr(ring, "BLOCK", 4)
     seen: list[tuple[int, int]] = []
     real = ring_blocks.may_see
 
