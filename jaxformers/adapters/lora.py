@@ -16,6 +16,7 @@ from jaxformers.adapters.targets import Patterns, Target, choose, fits, targets_
 from jaxformers.core.adapter import Adapter, Site
 from jaxformers.core.errors import AdapterError
 from jaxformers.core.frozen import FrozenDict
+from jaxformers.core.qtensor import is_quantized
 from jaxformers.hub.abstract import Path, as_dtype, flatten, unbox, unflatten
 from jaxformers.hub.adapted import abstract_adapters, is_stacked
 from jaxformers.hub.load import leaf_shardings
@@ -139,8 +140,9 @@ def fresh(model: Model, adapter: Adapter, key: jax.Array, dtype: Any) -> dict[st
     return unflatten(out)
 
 
-def copied(own: jax.Array, path: Path, adapter: Adapter, place: Any) -> jax.Array:
+def copied(own: Any, path: Path, adapter: Adapter, place: Any) -> jax.Array:
     """A copy of a parameter, or of those of its layers that are trained."""
+    own = own.dequantize() if is_quantized(own) else own
     rows = adapter.saved_rows(path)
     whole = not is_stacked(path) or len(rows) == len(own)
     return jax.device_put(jnp.array(own if whole else own[rows], copy=True), place)

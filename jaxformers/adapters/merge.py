@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxformers.adapters.targets import targets_of
 from jaxformers.core.adapter import LORA
 from jaxformers.core.errors import AdapterError
+from jaxformers.core.qtensor import is_quantized
 from jaxformers.hub.abstract import Path, flatten, unflatten
 from jaxformers.hub.adapted import collection, overlaid
 from jaxformers.hub.model import Model
@@ -55,6 +56,11 @@ def moved(params: Any, model: Model, sign: float) -> Any:
         updates = flatten(collection(adapters.get(LORA, {}), adapter))
         for module in {path[:-1] for path in updates}:
             path = weight_of(module, out)
+            if is_quantized(out[path]):
+                raise AdapterError(
+                    f"{'/'.join(path)} is quantised, and what is added to it would be rounded away: keep the adapter "
+                    "beside the weights, or merge it into the model as it was before it was quantised"
+                )
             a, b, scale = (updates[*module, name] for name in ("a", "b", "scale"))
             delta = einsum("...or,...ri->...oi", b, a) * scale[..., None, None].astype(a.dtype)
             turned = jnp.swapaxes(delta, -1, -2) if path[-1] != "weight" else delta

@@ -20,10 +20,11 @@ from jaxformers.hub.abstract import abstract_params, flatten, unflatten
 from jaxformers.hub.adapted import by_layer, is_stacked
 from jaxformers.hub.atomic import staged_folder
 from jaxformers.hub.checkpoint import ADAPTER_WEIGHTS
+from jaxformers.hub.gathered import gathered
 from jaxformers.hub.model import Model
 from jaxformers.hub.pretrained import load_config
 from jaxformers.hub.safetensors import Entry, in_order, write
-from jaxformers.hub.save import gathered, hf_entries, on_several_processes
+from jaxformers.hub.save import hf_entries, on_several_processes
 
 ONE_FILE = "1000TB"  # peft does not cut adapters into shards
 

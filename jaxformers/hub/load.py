@@ -188,11 +188,12 @@ def load_params(
     may_be_fresh: Callable[[Path], bool] = lambda path: False,
     is_constant: Callable[[Path], bool] = lambda path: False,
     progress: Callable[[int], None] = lambda n: None,
+    quantized: Any = None,
 ) -> dict[str, Any]:
     """Build a parameter tree from checkpoint tensors. Raises CheckpointError on missing, extra or misshapen ones.
 
     fresh: makes the values of leaves that the checkpoint lacks: those that `may_be_fresh` allows (a new head), given
-    `keyed`, and those that `is_constant` says are always the same.
+    `keyed`, and those that `is_constant` says are always the same. quantized: a `QuantizedReader` for what it takes.
     """
     sources, missing = find_sources(keys, boxed, tensors)
     lost = {p: k for p, k in missing.items() if not (may_be_fresh(p) or is_constant(p))}
@@ -210,7 +211,10 @@ def load_params(
         )
     check_unused(sources, keys, tensors, prefix)
     check_shapes(sources, tensors)
-    flat = read_params(sources, tensors, leaf_shardings(boxed, mesh, rules), dtype, progress)
+    places = leaf_shardings(boxed, mesh, rules)
+    apart = [s for s in sources if quantized is not None and quantized.takes(s)]
+    flat = read_params([s for s in sources if s not in apart], tensors, places, dtype, progress)
+    flat |= quantized.read(apart, progress) if apart else {}
     if random:
         log.warning("newly initialised, train them before use: %s", ", ".join("/".join(p) for p in random))
     if missing and fresh is not None:

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from jaxformers.core.adapter import LORA, Adapter
 from jaxformers.core.config import Config
+from jaxformers.core.qtensor import dtype_of, is_quantized
 from jaxformers.core.sharding import FSDP, Rules, auto_mesh, use_mesh
 from jaxformers.core.state import Cache
 from jaxformers.hub.abstract import abstract_params, as_dtype, unflatten
@@ -121,7 +122,7 @@ class Model:
         return new
 
     def __repr__(self) -> str:
-        count = sum(getattr(x, "size", 0) for x in jax.tree.leaves(self.params))
+        count = sum(getattr(x, "size", 0) for x in jax.tree.leaves(self.params, is_leaf=is_quantized))
         more = sum(getattr(x, "size", 0) for x in jax.tree.leaves(self.adapters))
         adapters = f", adapters={more:,}" if more else ""
         return f"Model({self.config.model_type}, task={self.task}, parameters={count:,}{adapters})"
@@ -188,7 +189,7 @@ class Model:
         if not hasattr(self.module, "init_cache"):
             raise TypeError(f"{self.config.model_type} with task {self.task} does not decode: it has no cache")
         if dtype is None:
-            dtype = self._static.compute_dtype or jax.tree.leaves(self.params)[0].dtype
+            dtype = self._static.compute_dtype or dtype_of(self.params)
         return self.module.init_cache(batch, length, as_dtype(dtype), **kwargs)  # type: ignore[attr-defined]
 
     def generate(self, inputs: Any = None, **kwargs: Any) -> Any:
@@ -260,10 +261,12 @@ def takes(module: nn.Module, name: str) -> bool:
 
 
 def cast_floating(tree: Any, dtype: Any) -> Any:
-    """Cast floating leaves to `dtype`; None changes nothing."""
+    """Cast floating leaves to `dtype`; None changes nothing. Quantised ones keep what they hold."""
     if dtype is None:
         return tree
-    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
+    return jax.tree.map(
+        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree, is_leaf=is_quantized
+    )
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -19,15 +19,19 @@ from jaxformers.hub.atomic import staged_folder
 from jaxformers.hub.beside import with_head_beside
 from jaxformers.hub.carried import carried_entries, read_carried
 from jaxformers.hub.checkpoint import open_checkpoint
+from jaxformers.hub.compressed import CompressedCheckpoint, take_scheme
 from jaxformers.hub.download import resolve
 from jaxformers.hub.init import init_params
 from jaxformers.hub.layout import relayout
 from jaxformers.hub.load import choose_prefix, load_params
 from jaxformers.hub.model import Model, above
 from jaxformers.hub.progress import byte_bar
+from jaxformers.hub.read_quantized import QuantizedReader
+from jaxformers.hub.rounded import Rounding, is_head, names_of
 from jaxformers.hub.safetensors import Entry, in_order, write_sharded
 from jaxformers.hub.save import hf_entries, on_several_processes
-from jaxformers.models import Blueprint, blueprint, family_of, read_config, task_of
+from jaxformers.hub.save_quantized import scheme_of
+from jaxformers.models import blueprint, family_of, read_config, task_of
 
 M = TypeVar("M")
 ADAPTER_CONFIG = "adapter_config.json"  # peft's
@@ -38,7 +42,8 @@ AUTO = "auto"
 def load_config(source: str | Path, **kwargs: Any) -> Config:
     """Read the config of a folder, a file or a Hub id; other keywords override its fields."""
     hub = {k: kwargs.pop(k) for k in HUB_ARGUMENTS if k in kwargs}
-    return read_config(read_json(resolve(source, patterns=("config.json",), weights=False, **hub)), **kwargs)
+    raw = read_json(resolve(source, patterns=("config.json",), weights=False, **hub))
+    return read_config(take_scheme(raw)[0], **kwargs)
 
 
 def load_pretrained(
@@ -57,6 +62,7 @@ def load_pretrained(
     variant: str | None = None,
     progress: bool | None = None,
     with_adapter: bool = True,
+    quantize: str | Rounding | None = None,
     **kwargs: Any,
 ) -> M:
     """Load a checkpoint into a Model, each device reading only its shard.
@@ -64,8 +70,10 @@ def load_pretrained(
     A folder with peft's adapter_config.json gives its base model with the adapter, unless with_adapter is False.
 
     dtype: of the parameters, None keeps the checkpoint's. compute_dtype: they are cast to it in every call. scan: stack
-    equal layers (training). key: to initialise a head that the checkpoint lacks. Further keywords are the Hub's
-    (revision, cache_dir, token, local_files_only) or override config fields (num_labels=3).
+    equal layers (training). key: to initialise a head that the checkpoint lacks. quantize: "int8", "int4", "fp8" or a
+    `Rounding`: matrices are rounded while they are read, as `jaxformers.quantize` does it, and never lie in memory as
+    they were. Further keywords are the Hub's (revision, cache_dir, token, local_files_only) or override config fields
+    (num_labels=3).
     Raises CheckpointError and ConfigError.
     """
     hub = {k: kwargs.pop(k) for k in HUB_ARGUMENTS if k in kwargs}
@@ -73,12 +81,14 @@ def load_pretrained(
     if with_adapter and (folder / ADAPTER_CONFIG).exists():
         given: dict[str, Any] = dict(task=task, config=config, mesh=mesh, rules=rules, dtype=dtype, scan=scan)
         given |= dict(compute_dtype=compute_dtype, remat=remat, key=key, variant=variant, progress=progress)
+        given |= dict(quantize=quantize)
         return above("adapters.load").load_with_base(partial(load_pretrained, cls), folder, hub, **given, **kwargs)
+    raw, scheme = read_scheme(folder if folder.is_dir() else folder.parent, needed=config is None)
     if config is None:
-        found = read_config(read_json(folder if folder.is_dir() else folder.parent), **kwargs)
+        found = read_config(raw, **kwargs)
     else:
         found = config.replace(**kwargs) if kwargs else config
-    tensors = open_checkpoint(folder, variant=variant)
+    tensors: Any = open_checkpoint(folder, variant=variant)
     if (adapt := family_of(found.model_type).adapt) is not None:
         found = adapt(found, tensors)
     mesh = None if mesh is None else auto_mesh(mesh, rules)
@@ -87,6 +97,9 @@ def load_pretrained(
     plan = blueprint(found, task)
     module = relayout(plan.module, scan=scan, remat=remat)
     boxed = abstract_params(module)
+    tensors = tensors if scheme is None else CompressedCheckpoint(tensors)
+    rounding = Rounding(quantize) if isinstance(quantize, str) else quantize
+    chosen = {} if rounding is None else rounding.chosen(boxed, plan)
 
     def fresh(paths: list[ParamPath]) -> dict[ParamPath, jax.Array]:
         seed = jax.random.key(0) if key is None else key
@@ -109,6 +122,7 @@ def load_pretrained(
             may_be_fresh=lambda path: is_head(path, plan),
             is_constant=lambda path: any(re.search(p, logical_path(path)[0]) for p in plan.family.constants),
             progress=advance,
+            quantized=QuantizedReader(tensors, names_of(boxed), rounding, chosen, mesh, rules, as_dtype(dtype)),
         )
     model = cls(
         params,
@@ -126,18 +140,19 @@ def load_pretrained(
     return model
 
 
+def read_scheme(folder: Path, needed: bool) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """A folder's config.json, and apart from it how its weights are quantised; needed: refuse a folder without one."""
+    if not needed and folder.is_dir() and not (folder / "config.json").exists():
+        return {}, None
+    return take_scheme(read_json(folder))
+
+
 def read_generation_config(folder: Path) -> Any:
     """How the checkpoint's makers generate with it; None where no file says so."""
     file = (folder if folder.is_dir() else folder.parent) / "generation_config.json"
     if not file.exists():
         return None
     return above("generation.config").GenerationConfig.from_dict(read_json(file))
-
-
-def is_head(path: ParamPath, plan: Blueprint) -> bool:
-    """Whether a parameter belongs to a head (or a pooler), which a pretrained checkpoint may lack."""
-    at = tuple(plan.at.split(".")) if plan.at else ()
-    return path[: len(at)] != at or "pooler" in path
 
 
 def save_pretrained(model: Any, path: str | Path, *, shard_size: str = "5GB", progress: bool | None = None) -> None:
@@ -150,7 +165,8 @@ def save_pretrained(model: Any, path: str | Path, *, shard_size: str = "5GB", pr
         return above("adapters.save").save_adapter(model, path)
     plan = model.blueprint
     entries = hf_entries(plan.keys(), model.params) | carried_entries(model.carried)
-    dtypes = {str(e.dtype) for e in entries.values() if e.dtype.kind in "fV"}
+    # Floats of 8 bits are what quantised matrices are stored as, and not what the model computes in.
+    dtypes = {str(e.dtype) for e in entries.values() if e.dtype.kind in "fV" and e.dtype.itemsize > 1}
     config = model.config.replace(
         architectures=(plan.architecture,), dtype=dtypes.pop() if len(dtypes) == 1 else model.config.dtype
     )
@@ -173,7 +189,8 @@ def write_folder(
     """All the files, by one process."""
     total = sum(e.nbytes for e in entries.values())
     with staged_folder(path) as folder, byte_bar(f"saving {config.model_type}", total, progress) as advance:
-        text = json.dumps(config.to_json(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        written = config.to_json() | scheme_of(model)
+        text = json.dumps(written, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         (Path(folder) / "config.json").write_text(text, encoding="utf-8")
         if model.task is not None and model.generation_config is not None:
             model.generation_config.save_pretrained(folder)

@@ -6,11 +6,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxformers.core.keymap import KeyMap, Piece, their_shape, to_theirs
+from jaxformers.core.qtensor import is_quantized
 from jaxformers.hub.abstract import Path, flatten
+from jaxformers.hub.gathered import gathered
 from jaxformers.hub.safetensors import Entry
+from jaxformers.hub.save_quantized import quantized_entries
 
 Parts = list[tuple[Path, Any, Piece]]
 
@@ -25,21 +27,6 @@ def materialise(shape: tuple[int, ...], dtype: np.dtype, parts: Parts) -> np.nda
     return out
 
 
-def gathered(leaf: Any, at: tuple[int, ...]) -> np.ndarray:
-    """The part of a leaf at some layer and expert; of one that lies on several processes, all must ask together."""
-    if getattr(leaf, "is_fully_addressable", True):
-        return np.asarray(leaf[at] if at else leaf)
-    # First cut, then copied to everyone: a whole stack of layers may not fit one device.
-    return np.asarray(replicated(leaf, at, NamedSharding(leaf.sharding.mesh, PartitionSpec())))
-
-
-@partial(jax.jit, static_argnums=2)
-def replicated(leaf: jax.Array, at: tuple[int, ...], everywhere: NamedSharding) -> jax.Array:
-    for index in at:
-        leaf = jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False)
-    return jax.lax.with_sharding_constraint(leaf, everywhere)
-
-
 def on_several_processes(params: Any) -> bool:
     """Whether no process has the whole of the parameters."""
     return not all(getattr(leaf, "is_fully_addressable", True) for leaf in jax.tree.leaves(params))
@@ -50,14 +37,17 @@ def hf_entries(keys: KeyMap, params: Any) -> dict[str, Entry]:
     shapes: dict[str, tuple[int, ...]] = {}
     dtypes: dict[str, np.dtype] = {}
     parts: dict[str, Parts] = {}
-    for path, leaf in flatten(params).items():
+    leaves = flatten(params)
+    rounded = {path: leaves.pop(path) for path in list(leaves) if is_quantized(leaves[path])}
+    for path, leaf in leaves.items():
         for piece in keys.pieces(path, tuple(leaf.shape)):
             key = piece.keys[0]
             shapes[key] = piece.part.whole(their_shape(path[-1], piece.shape))
             dtypes[key] = np.dtype(leaf.dtype)
             parts.setdefault(key, []).append((path, leaf, piece))
-    names = sorted(parts)
-    return {k: Entry(shapes[k], dtypes[k], partial(materialise, shapes[k], dtypes[k], parts[k])) for k in names}
+    out = {k: Entry(shapes[k], dtypes[k], partial(materialise, shapes[k], dtypes[k], parts[k])) for k in parts}
+    out |= quantized_entries(keys, rounded)
+    return {key: out[key] for key in sorted(out)}
 
 
 def to_hf(keys: KeyMap, params: Any) -> Iterator[tuple[str, np.ndarray]]:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
+from jaxformers.core.qtensor import parts_of
 from jaxformers.core.sharding import AnyMesh, Rules, axes_of, spec
 from jaxformers.hub.abstract import flatten
 from jaxformers.hub.adapted import abstract_leaves
@@ -139,11 +140,13 @@ def shardings(model: Model, mesh: AnyMesh | None = None, rules: Rules | None = N
         raise ValueError("the model is on no mesh: load it with mesh=, or pass shardings(model, jf.make_mesh(...))")
     rules = model.rules if rules is None else rules
     boxed = flatten(abstract_leaves(model.module, model.adapter))
+    names_of = {path: getattr(leaf, "names", ()) for path, leaf in boxed.items()}
+    names_of |= {path: names for path, (_, names) in parts_of(model.params).items()}
     rows = []
     for path, leaf in jax.tree_util.tree_flatten_with_path(model)[0]:
         words = tuple(str(getattr(key, "key", getattr(key, "name", key))) for key in path)
         words = words[1:] if words[0] in ("params", "adapters") else words
-        names = getattr(boxed.get(words), "names", ())
+        names = names_of.get(words, ())
         given = getattr(leaf, "sharding", None) if own else None
         if isinstance(given, NamedSharding):
             where, on = given.spec, given.mesh

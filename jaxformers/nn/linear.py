@@ -9,9 +9,11 @@ from collections.abc import Callable
 import jax
 from flax import linen as nn
 
+from jaxformers.core.qtensor import QTensor
 from jaxformers.nn.low_rank import low_rank, low_rank_factors
 from jaxformers.nn.param import ZEROS, Normal, param
 from jaxformers.ops.dot import dot_transposed
+from jaxformers.ops.quantized_dot import quantized_dot
 
 
 class Linear(nn.Module):
@@ -24,7 +26,8 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = dot_transposed(x, param(self, "weight", self.init, (self.features, x.shape[-1]), self.axes[::-1]))
+        weight = param(self, "weight", self.init, (self.features, x.shape[-1]), self.axes[::-1])
+        y = quantized_dot(x, weight) if isinstance(weight, QTensor) else dot_transposed(x, weight)
         if self.bias:
             y = y + param(self, "bias", ZEROS, (self.features,), self.axes[1:])
         return low_rank(self, x, y, self.axes)
@@ -32,4 +35,6 @@ class Linear(nn.Module):
     def factors(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array | None]:
         """h, W and b of which the output is h W^T + b, for who multiplies in another way; the weights must be there."""
         bias = nn.meta.unbox(self.get_variable("params", "bias")) if self.bias else None
-        return *low_rank_factors(self, x, nn.meta.unbox(self.get_variable("params", "weight"))), bias
+        weight = nn.meta.unbox(self.get_variable("params", "weight"))
+        weight = weight.dequantize(x.dtype) if isinstance(weight, QTensor) else weight
+        return *low_rank_factors(self, x, weight), bias

@@ -49,8 +49,11 @@ def on_each_device(x: jax.Array, index: jax.Array, scores: jax.Array, ffn: Ffn, 
         check_worthwhile(index, experts, weights)
     except NotImplementedError:
         return dense(x, index, scores, ffn, weights, experts=experts)
-    form = ragged if target_platform() == "tpu" else grouped
-    return form(x, index, scores, ffn, weights, experts=experts)
+    try:
+        form = ragged if target_platform() == "tpu" else grouped
+        return form(x, index, scores, ffn, weights, experts=experts)
+    except NotImplementedError:
+        return grouped(x, index, scores, ffn, weights, experts=experts)
 
 
 @moe.register("ragged", platforms=("tpu",), priority=10)

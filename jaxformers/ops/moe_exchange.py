@@ -13,8 +13,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from jaxformers.core.qtensor import QTensor
 from jaxformers.core.sharding import axes_of, free_axes, mesh_and_rules, over_shards, spec
 from jaxformers.ops.moe_forms import Ffn, Stacked, Weights
+from jaxformers.ops.quantized_layout import check_cut, specs_of
+from jaxformers.ops.summed import summed
 
 Axes = tuple[str, ...]
 Form = Callable[..., jax.Array]
@@ -53,6 +56,8 @@ def plan_layout(x: jax.Array, weights: Weights) -> Layout:
         raise NotImplementedError("the experts' hidden axis is cut in several ways, or along with the tokens")
     parts = math.prod(mesh.shape[axis] for axis in experts)
     sums = axes_of(inner) if weights[-1].axes[0] == "mlp" else ()
+    for kernel in (w.kernel for w in weights if isinstance(w.kernel, QTensor) and w.axes[0] == "mlp"):
+        check_cut(kernel, math.prod(mesh.shape[axis] for axis in axes_of(inner)))
     places = tuple(place(w, experts, inner) for w in weights)
     return Layout(tokens, places, experts, parts, sums, tuple(free_axes(mesh)))
 
@@ -66,6 +71,8 @@ def place(stacked: Stacked, experts: Axes, inner: str | Axes | None) -> Stacked:
     """Specs of a kernel and its bias."""
     rest = tuple(inner if axis == "mlp" else None for axis in stacked.axes)
     bias = None if stacked.bias is None else PartitionSpec(experts, rest[1])
+    if isinstance(stacked.kernel, QTensor):
+        return stacked.replace(kernel=specs_of(stacked.kernel, rest[1], rest[0], experts), bias=bias)
     return stacked.replace(kernel=PartitionSpec(experts, *rest), bias=bias)
 
 
@@ -96,20 +103,6 @@ def once(stacked: Stacked, axes: Axes) -> Stacked:
     if stacked.bias is None or not axes:
         return stacked
     return stacked.replace(bias=jnp.where(jax.lax.axis_index(axes) == 0, stacked.bias, 0))
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def summed(axes: Axes, x: jax.Array) -> jax.Array:
-    """The sum over devices, the same on each; its gradient is known to each already and is not exchanged again."""
-    return jax.lax.psum(x, axes) if axes else x
-
-
-def summed_backward(axes: Axes, _: None, g: jax.Array) -> tuple[jax.Array]:
-    # A shard_map divides the gradient of what is equal on several devices among them.
-    return (g * jax.lax.axis_size(axes) if axes else g,)
-
-
-summed.defvjp(lambda axes, x: (summed(axes, x), None), summed_backward)
 
 
 def own_share(at: Layout, form: Form, x: jax.Array, index: jax.Array, scores: jax.Array, weights: Weights) -> jax.Array:

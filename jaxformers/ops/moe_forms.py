@@ -11,14 +11,16 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jaxformers.core.qtensor import QTensor
 from jaxformers.ops.dot import dot, einsum, precision
+from jaxformers.ops.quantized_dot import fixed, quantized_dot
 
 
 @struct.dataclass
 class Stacked:
     """One kernel for each expert, [E,in,out], perhaps with a bias [E,out]; axes: the logical names of (in, out)."""
 
-    kernel: jax.Array
+    kernel: jax.Array | QTensor
     bias: jax.Array | None = None
     axes: tuple[str | None, str | None] = struct.field(pytree_node=False, default=(None, None))
 
@@ -34,7 +36,10 @@ def dense(x: jax.Array, index: jax.Array, scores: jax.Array, ffn: Ffn, weights: 
     """Every expert on every token, weighted by zero where it was not chosen. Partitions over any mesh."""
 
     def product(rows: jax.Array, stacked: Stacked) -> jax.Array:
-        y = einsum("...d,edf->e...f" if rows.ndim == x.ndim else "e...d,edf->e...f", rows, stacked.kernel)
+        kernel = stacked.kernel
+        if isinstance(kernel, QTensor):
+            kernel = kernel.replace(scale=fixed(kernel.scale)).dequantize(rows.dtype)  # type: ignore[attr-defined]
+        y = einsum("...d,edf->e...f" if rows.ndim == x.ndim else "e...d,edf->e...f", rows, kernel)
         if stacked.bias is None:
             return y
         return y + stacked.bias.reshape(experts, *(1,) * (x.ndim - 1), -1)
@@ -44,8 +49,15 @@ def dense(x: jax.Array, index: jax.Array, scores: jax.Array, ffn: Ffn, weights: 
     return einsum("e...d,...e->...d", ffn(x, product, weights).astype(jnp.float32), shares).astype(x.dtype)
 
 
+def check_unquantized(weights: Weights) -> None:
+    """Raise NotImplementedError for quantised kernels, which `ragged_dot` would need multiplied out, all of them."""
+    if any(isinstance(stacked.kernel, QTensor) for stacked in weights):
+        raise NotImplementedError("the kernels are quantised; the grouped form reads them as they are stored")
+
+
 def ragged(x: jax.Array, index: jax.Array, scores: jax.Array, ffn: Ffn, weights: Weights, *, experts: int) -> jax.Array:
     """Rows sorted by expert, multiplied by `jax.lax.ragged_dot`, which TPUs compute without waste."""
+    check_unquantized(weights)
     shape, x = x.shape, x.reshape(-1, x.shape[-1])
     flat = index.reshape(-1)
     order = jnp.argsort(flat, stable=True)
@@ -90,7 +102,8 @@ def grouped(
         tokens, expert = block
 
         def product(rows: jax.Array, stacked: Stacked) -> jax.Array:
-            y = dot(rows, jax.lax.dynamic_index_in_dim(stacked.kernel, expert, 0, False))
+            kernel = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, expert, 0, False), stacked.kernel)
+            y = quantized_dot(rows, kernel) if isinstance(kernel, QTensor) else dot(rows, kernel)
             if stacked.bias is None:
                 return y
             return y + jax.lax.dynamic_index_in_dim(stacked.bias, expert, 0, False)

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxformers.core.qtensor import parts_of
 from jaxformers.core.sharding import Rules, spec
 from jaxformers.hub.abstract import Path
 from jaxformers.hub.adapted import abstract_leaves
@@ -21,6 +22,8 @@ def model_shardings(model: Model, mesh: Mesh, rules: Rules) -> list[NamedShardin
     Leaves that neither the module nor its adapter names stay where they are on this mesh, or are replicated.
     """
     known = leaf_shardings(abstract_leaves(model.module, model.adapter), mesh, rules)
+    for path, (array, names) in parts_of(model.params).items():
+        known[path] = NamedSharding(mesh, spec(names, array.shape, mesh, rules))
     pairs = zip(leaf_paths(model), jax.tree.leaves(model), strict=True)
     return [known[path] if path in known else keep(leaf, mesh) for path, leaf in pairs]
 

@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxformers.core.keymap import logical_path
+from jaxformers.core.qtensor import parts_of
 from jaxformers.hub.abstract import Path, unflatten
 from jaxformers.hub.model import Model
 from jaxformers.training.reach import general, unreached
 
+ADVICE = "train an adapter on it (jf.lora), name other leaves with trainable=, or begin from the weights as they were"
 Trainable = str | Iterable[str] | Callable[[str], bool] | None
 
 
@@ -36,19 +38,26 @@ def choose(model: Model, trainable: Trainable) -> frozenset[Path]:
     """The paths of the leaves to train.
 
     trainable: None for all leaves, or for the adapters alone when the model has some; patterns, of which one must be
-    found in a leaf's logical name; or a predicate of that name. Leaves that no gradient reaches never are. Raises
-    ValueError when a pattern finds nothing, and when layers stacked in one leaf are to be treated differently.
+    found in a leaf's logical name; or a predicate of that name. Leaves that no gradient reaches and quantised ones
+    never are. Raises ValueError when a pattern finds nothing, when it finds quantised leaves alone or there is nothing
+    but these to train, and when layers stacked in one leaf are to be treated differently.
     """
     leaves = dict(zip(leaf_paths(model), jax.tree.leaves(model), strict=True))
-    fixed = unreached(model.module)
+    fixed, rounded = unreached(model.module), parts_of(model.params)
     floating = [
-        path for path, leaf in leaves.items() if jnp.issubdtype(leaf.dtype, jnp.floating) and general(path) not in fixed
+        path
+        for path, leaf in leaves.items()
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and general(path) not in fixed and path not in rounded
     ]
     if trainable is None:
         adapters = adapter_paths(model)
+        if rounded and not adapters:
+            raise ValueError(f"{'/'.join(min(rounded)[:-1])} is quantised and cannot be trained: {ADVICE}")
         return frozenset(path for path in floating if not adapters or path in adapters)
-    accepts = trainable if callable(trainable) else matcher(trainable, floating)
+    accepts = trainable if callable(trainable) else matcher(trainable, [*floating, *rounded])
     chosen = frozenset(path for path in floating if decide(path, accepts))
+    if not chosen and any(decide(path, accepts) for path in rounded):
+        raise ValueError(f"all that was chosen is quantised and cannot be trained: {ADVICE}")
     if not chosen:
         raise ValueError(f"nothing is trainable: no leaf is chosen; there are {example(floating)}")
     return chosen
