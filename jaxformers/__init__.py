@@ -12,7 +12,17 @@ if TYPE_CHECKING:
     from jaxformers.core.config import Config
     from jaxformers.core.keymap import KeyMap, Part
     from jaxformers.core.mesh import make_mesh
-    from jaxformers.core.sharding import DATA, EXPERT, FSDP, FSDP_TENSOR, REPLICATED, SEQUENCE, TENSOR
+    from jaxformers.core.sharding import (
+        DATA,
+        EXPERT,
+        FSDP,
+        FSDP_TENSOR,
+        PIPELINE,
+        REPLICATED,
+        SEQUENCE,
+        TENSOR,
+        in_stages,
+    )
     from jaxformers.generation.config import GenerationConfig
     from jaxformers.generation.streaming import AsyncTextIteratorStreamer, TextIteratorStreamer, TextStreamer
     from jaxformers.generation.transform import chain
@@ -80,9 +90,11 @@ _HOME = {
     "EXPERT": "core.sharding",
     "FSDP": "core.sharding",
     "FSDP_TENSOR": "core.sharding",
+    "PIPELINE": "core.sharding",
     "REPLICATED": "core.sharding",
     "SEQUENCE": "core.sharding",
     "TENSOR": "core.sharding",
+    "in_stages": "core.sharding",
     "make_mesh": "core.mesh",
     "GenerationConfig": "generation.config",
     "AsyncTextIteratorStreamer": "generation.streaming",

@@ -9,7 +9,8 @@ EXAMPLES = """examples:
   jaxformers shard --config config.json --mesh data=4,fsdp=64 --rules FSDP --scan --dtype bfloat16
   jaxformers shard ./mixtral --mesh fsdp=4,expert=8 --rules EXPERT --json | jq .bytes_per_device
 
-Neither devices nor weights are needed. Rules are REPLICATED, DATA, FSDP, TENSOR, FSDP_TENSOR, EXPERT and SEQUENCE."""
+Neither devices nor weights are needed. Rules are REPLICATED, DATA, FSDP, TENSOR, FSDP_TENSOR, EXPERT,
+SEQUENCE and PIPELINE."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:

@@ -27,6 +27,13 @@ class Context:
         slots = jnp.arange(length)
         return cls(positions=slots[None], slots=slots, **fields)
 
+    def by_row(self, batch: int) -> "Context":
+        """Booleans in the place of arrays: which of them hold something for each of `batch` examples, along axis 0."""
+        told = jax.tree.map(lambda x: x.shape[0] == batch, self)
+        # Features with fewer axes are tables, whatever their size.
+        features = tuple(x.ndim > 2 and x.shape[0] == batch for x in self.features)
+        return told.replace(slots=False, features=features)
+
     def records(self, name: str) -> bool:
         """Whether the caller asked for `name`, such as "attentions"."""
         return name in self.record

@@ -31,6 +31,24 @@ EXPERT: Rules = (
 )
 # ("keys", "sequence"): keys go round a ring of devices; ("keys", None): each device gathers all of them.
 SEQUENCE: Rules = (*FSDP_TENSOR, ("embed", ("fsdp", "sequence")), ("length", "sequence"), ("keys", "sequence"))
+
+
+def axes_of(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """The mesh axes in one entry of a PartitionSpec."""
+    return (entry,) if isinstance(entry, str) else tuple(entry or ())
+
+
+def in_stages(rules: Rules, axis: str = "stage") -> Rules:
+    """The rules with stacked layers in stages along a mesh axis; all else is cut along it as it is along `data`.
+
+    That is: the batch and, as in ZeRO-3, what parameters lie outside of the stages, by `embed`.
+    """
+    table = dict(rules)
+    batch, embed = ((*axes_of(table.get(name)), axis) for name in ("batch", "embed"))
+    return (*rules, ("batch", batch), ("embed", embed), ("layers", axis))
+
+
+PIPELINE: Rules = in_stages(FSDP_TENSOR)
 PRESETS: dict[str, Rules] = {
     "REPLICATED": REPLICATED,
     "DATA": DATA,
@@ -39,6 +57,7 @@ PRESETS: dict[str, Rules] = {
     "FSDP_TENSOR": FSDP_TENSOR,
     "EXPERT": EXPERT,
     "SEQUENCE": SEQUENCE,
+    "PIPELINE": PIPELINE,
 }
 
 _ACTIVE: ContextVar[tuple[Mesh, Rules] | None] = ContextVar("jaxformers_sharding", default=None)
@@ -163,8 +182,3 @@ def over_shards(
     mesh = active[0] if mesh is None else mesh  # type: ignore[index]
     names = frozenset(free_axes(mesh))
     return jax.shard_map(f, mesh=mesh, in_specs=in_specs, out_specs=out_specs, axis_names=names, check_vma=False)
-
-
-def axes_of(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    """The mesh axes in one entry of a PartitionSpec."""
-    return (entry,) if isinstance(entry, str) else tuple(entry or ())

@@ -95,7 +95,7 @@ def with_vocab_size(config: Config, size: int) -> Config:
 def _layout(module: Any) -> dict[str, Any]:
     """Return how the layers of a module are stacked."""
     if isinstance(module, Stack):
-        return {"scan": module.scan, "remat": module.remat}
+        return {"scan": module.scan, "remat": module.remat, "microbatches": module.microbatches}
     children = module if isinstance(module, tuple) else vars(module).values() if isinstance(module, nn.Module) else ()
     for child in children:
         if isinstance(child, (nn.Module, tuple)) and (found := _layout(child)):

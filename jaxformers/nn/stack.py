@@ -14,6 +14,7 @@ from flax import linen as nn
 
 from jaxformers.core.context import Context
 from jaxformers.core.sharding import constrain
+from jaxformers.nn.pipeline import Keys, Plan, check_stages, flow, plan_pipeline
 from jaxformers.nn.remat import remat_policy
 
 Segments = tuple[tuple[int, int, int], ...]
@@ -61,15 +62,36 @@ def index_of(kinds: list[nn.Module], block: nn.Module) -> int:
     return len(kinds) - 1
 
 
+class Pattern(nn.Module):
+    """One repetition of a `Segment`, with parameters of its own."""
+
+    blocks: Layers
+    remat: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, ctx: Context):
+        x, _, records = run(self.blocks, x, ctx, None, self.remat)
+        return x, records
+
+
 class Segment(nn.Module):
-    """Copies of a short pattern of blocks under one scan; parameters are stacked on axis 0."""
+    """Copies of a short pattern of blocks under one scan; parameters are stacked on axis 0.
+
+    Where the rules in use cut that axis, it is a pipeline: each stage of the mesh scans its own part.
+    """
 
     pattern: Layers
     repeats: int
     remat: str | None = None
+    microbatches: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, ctx: Context, state: tuple | None = None):
+        # What is written besides outputs (fresh parameters, a state, intermediates) is written in one place.
+        writes = any(map(self.is_mutable_collection, ("params", "lora", "intermediates")))
+        if state is None and not writes and (plan := plan_pipeline(self.repeats, len(x), self.microbatches)):
+            return self.in_stages(plan, x, ctx)
+
         def body(module: nn.Module, carry, row):
             x, state = carry
             # The state travels in the carry: as scanned input and output it would be copied whole at every step.
@@ -87,8 +109,22 @@ class Segment(nn.Module):
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
         (x, state), records = scan(self, (x, state), jnp.arange(self.repeats))
-        by_layer = [jax.tree.map(lambda r, n=n: r[n], one) for n in range(self.repeats) for one in records]
-        return x, state, by_layer
+        return x, state, self.by_layer(records)
+
+    def in_stages(self, plan: Plan, x: jax.Array, ctx: Context):
+        """The pipeline."""
+        one = Pattern(self.pattern, self.remat, parent=None)
+
+        def layer(variables: Any, x: jax.Array, ctx: Context, keys: Keys):
+            return one.apply(variables, x, ctx, rngs=keys)
+
+        keys = {name: self.make_rng(name) for name in ("dropout", "lora") if self.has_rng(name)}
+        x, records = flow(plan, layer, self.variables, x, ctx, keys)
+        return x, None, self.by_layer(records)
+
+    def by_layer(self, records: list) -> list:
+        """Records of each layer, from those of each block of the pattern, stacked by repetition."""
+        return [jax.tree.map(lambda r, n=n: r[n], one) for n in range(self.repeats) for one in records]
 
 
 class Sample(nn.Module):
@@ -97,6 +133,7 @@ class Sample(nn.Module):
     pattern: Layers
     repeats: int
     remat: str | None = None
+    microbatches: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, ctx: Context, state: tuple | None = None):
@@ -132,6 +169,7 @@ class Stack(nn.Module):
     scan: bool = False
     remat: str | None = None
     segment: type[nn.Module] = Segment  # what runs a pattern that repeats
+    microbatches: int | None = None  # of a pipeline; None for a number that follows from the stages and the batch
 
     @property
     def segments(self) -> Segments:
@@ -154,6 +192,9 @@ class Stack(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, ctx: Context, state: tuple | None = None):
+        runs = [(stop - start) // period for start, stop, period in self.segments if stop - start > 1]
+        if state is None:
+            check_stages(runs)
         states, by_layer = [], []
         first = x
         for n, (start, stop, period) in enumerate(self.segments):
@@ -164,8 +205,9 @@ class Stack(nn.Module):
                 new = None if new is None else new[0]
             else:
                 pattern = Layers(self.layers.blocks[start : start + period])
-                name = f"{start}:{stop}:{period}"
-                x, new, seen = self.segment(pattern, (stop - start) // period, self.remat, name=name)(x, ctx, before)
+                repeats, name = (stop - start) // period, f"{start}:{stop}:{period}"
+                one = self.segment(pattern, repeats, self.remat, self.microbatches, name=name)
+                x, new, seen = one(x, ctx, before)
             states.append(new)
             by_layer.extend(seen)
         records = {name: tuple(r[name] for r in by_layer if name in r) for r in by_layer for name in r}

@@ -67,6 +67,8 @@ def check(args: Any) -> None:
     for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
         if getattr(args, name) < 1:
             raise ConfigError(f"{name} is {getattr(args, name)}; expected 1 or more")
+    if args.pipeline_microbatches is not None and args.pipeline_microbatches < 1:
+        raise ConfigError(f"pipeline_microbatches is {args.pipeline_microbatches}; expected 1 or more, or none")
     for first, second in (("fp16", "bf16"), ("fp16_full_eval", "bf16_full_eval")):
         if getattr(args, first) and getattr(args, second):
             raise ConfigError(f"{first} and {second} are both set; at most one can be")

@@ -68,6 +68,7 @@ class TrainingArguments:
     nan_policy: str = "report"  # ours: "report", "skip" the update, or "raise"
     mesh: dict[str, int] | str | None = "auto"  # ours: axis sizes; "auto": all devices; "none": one
     rules: str = "FSDP"  # ours: a preset of core.sharding
+    pipeline_microbatches: int | None = None  # ours: parts of a batch that flow through stages; None chooses
 
     # Logging.
     logging_strategy: str = "steps"

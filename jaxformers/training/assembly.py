@@ -87,6 +87,7 @@ def make_step(trainer: Any, steps: int) -> TrainStep:
         trainer.optimizer,
         accumulate=trainer.accumulate,
         remat=args.remat,
+        pipeline_microbatches=args.pipeline_microbatches,
         mesh=trainer.mesh,
         rules=trainer.rules,
         dtype=args.compute_dtype,

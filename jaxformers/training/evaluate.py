@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
+from flax import linen as nn
 from jax.sharding import Mesh
 
 from jaxformers.core.sharding import Rules, use_mesh
 from jaxformers.hub.model import Model
+from jaxformers.nn.stack import relayout
 from jaxformers.training import placement
 from jaxformers.training.losses.output import Batch, Loss, LossOutput
 from jaxformers.training.planning import prepared
@@ -30,11 +32,18 @@ class EvalStep:
 
     def __call__(self, model: Model, batch: Batch) -> Any:
         """The sums of the loss; with `outputs` a pair of sums (None without a loss) and outputs."""
-        model = prepared(model, self.mesh, self.rules, self.dtype, None)
+        model = prepared(model, self.mesh, self.rules, self.dtype)
         if model.mesh is not None:
+            model = model.replace(module=for_any_batch(model.module))
             batch = placement.place_batch(batch, model.mesh, model.rules)
         sums, found = run(self, model, batch)
         return sums if self.outputs is None else (sums, found)
+
+
+@lru_cache(maxsize=8)
+def for_any_batch(module: nn.Module) -> nn.Module:
+    """The module without the number of microbatches of a train step, which need not divide other batches."""
+    return relayout(module, microbatches=None)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from jaxformers.core.sharding import FSDP, Rules, auto_mesh
 from jaxformers.hub.abstract import Path, as_dtype
 from jaxformers.hub.model import Model
+from jaxformers.nn.pipeline import layer_axes
 from jaxformers.nn.stack import relayout
 from jaxformers.training import placement
 from jaxformers.training.state import TrainState
@@ -19,9 +20,13 @@ from jaxformers.training.trainable import leaf_paths, pick
 Begin = Callable[[Any, jax.Array], TrainState]
 
 
-def prepared(model: Model, mesh: Mesh | None, rules: Rules | None, dtype: Any, remat: str | None) -> Model:
-    """The model as it will be trained: its mesh, compute dtype and remat policy set; no array is touched."""
+def prepared(model: Model, mesh: Mesh | None, rules: Rules | None, dtype: Any, **layout: Any) -> Model:
+    """The model as it will be trained: its mesh, compute dtype and layout set; no array is touched.
+
+    layout: fields of every `Stack`, such as remat; None changes nothing.
+    """
     changes: dict[str, Any] = {}
+    layout = {name: value for name, value in layout.items() if value is not None}
     if mesh is not None:
         rules = FSDP if rules is None else rules
         changes |= {"mesh": auto_mesh(mesh, rules) if isinstance(mesh, Mesh) else mesh, "rules": rules}
@@ -29,9 +34,20 @@ def prepared(model: Model, mesh: Mesh | None, rules: Rules | None, dtype: Any, r
         changes["rules"] = rules
     if dtype is not None:
         changes["compute_dtype"] = as_dtype(dtype)
-    if remat is not None:
-        changes["module"] = relayout(model.module, remat=remat)
+    if layout:
+        changes["module"] = relayout(model.module, **layout)
     return model.replace(**changes) if changes else model
+
+
+def stacked(model: Model) -> Model:
+    """The model as it is. Raises ValueError where rules lay its layers in stages and they are not stacked."""
+    axes = () if model.mesh is None else layer_axes(model.mesh, model.rules)
+    if axes and relayout(model.module, scan=True) is not model.module:
+        raise ValueError(
+            f"the rules lay stacked layers in stages along {', '.join(axes)}, and this model's layers are not stacked: "
+            "make or load it with scan=True, or jf.restack(model, scan=True)"
+        )
+    return model
 
 
 def planned(model: Model, chosen: frozenset[Path], param_dtype: Any, begin: Begin) -> TrainState:

@@ -45,6 +45,7 @@ class TrainStep:
     optimizer: optax.GradientTransformation
     accumulate: int
     remat: str | None
+    pipeline_microbatches: int | None
     mesh: Mesh | None
     rules: Rules | None
     dtype: Any
@@ -71,8 +72,9 @@ class TrainStep:
         return state, planning.abstract_batch(batch, model)
 
     def prepared(self, model: Model) -> Model:
-        """The model with this step's mesh, rules, dtype and remat policy."""
-        return planning.prepared(model, self.mesh, self.rules, self.dtype, self.remat)
+        """The model with this step's mesh, rules, dtype, remat policy and microbatches."""
+        layout = {"remat": self.remat, "microbatches": self.pipeline_microbatches}
+        return planning.stacked(planning.prepared(model, self.mesh, self.rules, self.dtype, **layout))
 
     def beginning(self, model: Model) -> planning.Begin:
         """The function that makes all of a state but its model."""
@@ -197,6 +199,7 @@ def make_train_step(
     *,
     accumulate: int = 1,
     remat: str | None = None,
+    pipeline_microbatches: int | None = None,
     mesh: Mesh | None = None,
     rules: Rules | None = None,
     dtype: Any = None,
@@ -210,7 +213,8 @@ def make_train_step(
     """Make a jitted train step: `state = step.init(model, key)`, then `state, metrics = step(state, batch)`.
 
     accumulate: micro-batches of one step, rows i, i + accumulate, ... of the batch; every token counts alike in
-    whichever it lies. remat: what the backward pass computes again, see `jaxformers.nn.remat`. mesh, rules: else the
+    whichever it lies. remat: what the backward pass computes again, see `jaxformers.nn.remat`. pipeline_microbatches:
+    into how many each of these is cut again where rules lay layers in stages; None chooses. mesh, rules: else the
     model's own. dtype: of the computation, the model's own by default; with "float16" the loss is scaled. param_dtype:
     of what is trained (None: as it is); what is frozen keeps its own. max_grad_norm: as `clip_grad_norm_`. nan: when
     the loss or a gradient is not finite, "skip" leaves everything as it was, "raise" does so and raises `NonFinite`,
@@ -220,10 +224,25 @@ def make_train_step(
     """
     if accumulate < 1:
         raise ValueError(f"accumulate counts micro-batches, at least 1; found {accumulate}")
+    if pipeline_microbatches is not None and pipeline_microbatches < 1:
+        raise ValueError(f"pipeline_microbatches is {pipeline_microbatches}; expected 1 or more, or None")
     if nan not in ("report", "skip", "raise"):
         raise ValueError(f"nan must be report, skip or raise; found {nan!r}")
     if remat is not None:
         remat_policy(remat)
     return TrainStep(
-        loss, optimizer, accumulate, remat, mesh, rules, dtype, param_dtype, max_grad_norm, nan, trainable, ema, scale
+        loss,
+        optimizer,
+        accumulate,
+        remat,
+        pipeline_microbatches,
+        mesh,
+        rules,
+        dtype,
+        param_dtype,
+        max_grad_norm,
+        nan,
+        trainable,
+        ema,
+        scale,
     )

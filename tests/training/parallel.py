@@ -13,7 +13,7 @@ import optax
 import jaxformers as jf
 from jaxformers.core.sharding import Rules
 
-B, T, LAYERS = 8, 16, 3
+B, T, LAYERS = 8, 16, 4
 TEXT = dict(vocab_size=64, hidden_size=32, num_hidden_layers=LAYERS, intermediate_size=48, pad_token_id=0)
 TEXT |= dict(num_attention_heads=8, num_key_value_heads=4, max_position_embeddings=32)
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
