@@ -33,10 +33,13 @@ if TYPE_CHECKING:
     from jaxformers.hub.auto_tokenizer import AutoTokenizer
     from jaxformers.hub.layout import restack
     from jaxformers.hub.model import Model
+    from jaxformers.hub.rounded import Rounding
     from jaxformers.hub.shardings import shardings
     from jaxformers.models import register
     from jaxformers.pipelines.embed import Embedder
     from jaxformers.pipelines.tasks import pipeline
+    from jaxformers.quantization.errors import quantization_errors
+    from jaxformers.quantization.quantize import dequantize, quantize
     from jaxformers.training.arguments import TrainingArguments
     from jaxformers.training.callbacks import EarlyStoppingCallback, TrainerCallback
     from jaxformers.training.checkpoints import Checkpoints
@@ -108,10 +111,14 @@ _HOME = {
     "AutoTokenizer": "hub.auto_tokenizer",
     "restack": "hub.layout",
     "Model": "hub.model",
+    "Rounding": "hub.rounded",
     "shardings": "hub.shardings",
     "register": "models",
     "Embedder": "pipelines.embed",
     "pipeline": "pipelines.tasks",
+    "quantization_errors": "quantization.errors",
+    "dequantize": "quantization.quantize",
+    "quantize": "quantization.quantize",
     "TrainingArguments": "training.arguments",
     "EarlyStoppingCallback": "training.callbacks",
     "TrainerCallback": "training.callbacks",

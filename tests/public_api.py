@@ -44,5 +44,9 @@ def use(folder: Path) -> None:
     predictions, labels, metrics = trainer.predict([{"input_ids": [1]}])
     assert_type(metrics, dict[str, float])
     assert_type(jf.merge_adapters(jf.load_adapter(jf.lora(model, 4, ["q_proj"], alpha=8), folder)), jf.Model)
+    small = jf.quantize(model, "int4", group_size=64, skip="o_proj")
+    assert_type(jf.dequantize(small), jf.Model)
+    assert_type(jf.quantization_errors(model, small).worst.error, float)
+    jf.AutoModel.from_pretrained(folder, quantize=jf.Rounding("fp8"))
     with jf.Checkpoints(folder, keep=2) as checkpoints:
         assert_type(checkpoints.steps(), list[int])
