@@ -16,8 +16,8 @@ EXAMPLES = """examples:
   jaxformers info ./llama/config.json --ops --topology v5e:4x4 --mesh fsdp=4,tensor=4
 
 Only headers are read, so a checkpoint of any size answers at once. Layers are counted together as `*`.
---ops needs a config only: it traces a forward pass on shapes and prints which implementation each op takes on this
-device, or on a TPU that is not there, and why the ones before it refused."""
+--ops needs a config only: it traces a forward pass on shapes, and for language models the writing of one token more,
+and prints which implementation each op takes on this device, or on a TPU that is not there, and why others refused."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -182,8 +182,8 @@ def show_ops(source: str, found: list[Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("op", "arguments", "calls", "taken", "not taken", show_edge=False, title=escape(source))
+    table = Table("step", "op", "arguments", "calls", "taken", "not taken", show_edge=False, title=escape(source))
     for use in found:
         refused = "\n".join(f"{name}: {why}" for name, why in use.refused)
-        table.add_row(use.op, escape(use.shapes), str(use.calls), use.chosen, escape(refused))
+        table.add_row(use.step, use.op, escape(use.shapes), str(use.calls), use.chosen, escape(refused))
     Console().print(table)

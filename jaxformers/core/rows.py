@@ -9,10 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxformers.core.paged_state import PAGE, PagedCache
 from jaxformers.core.quant_state import QuantCache
 from jaxformers.core.state import Cache, CrossState, KVCache, RingCache, SsmState
 
-STATES = (KVCache, QuantCache, RingCache, CrossState, SsmState)
+STATES = (KVCache, QuantCache, PagedCache, RingCache, CrossState, SsmState)
 
 
 def map_states(layers: tuple, change: Callable[[Any], Any]) -> tuple:
@@ -39,6 +40,11 @@ def take_state(state: Any, rows: jax.Array) -> Any:
         return SsmState(take(state.conv, rows, 3), jnp.take(state.hidden, rows, axis=stacked))
     if isinstance(state, RingCache):  # all rows share their slots
         return state.replace(k=take(state.k, rows, 4), v=take(state.v, rows, 4))
+    if isinstance(state, PagedCache):
+        return state.take(rows)
+    if isinstance(state, QuantCache):
+        scales = {name: take(getattr(state, name), rows, 3) for name in ("k_scale", "v_scale")}
+        return state.replace(k=take(state.k, rows, 4), v=take(state.v, rows, 4), **scales)
     return jax.tree.map(lambda x: take(x, rows, 4), state)
 
 
@@ -72,6 +78,11 @@ def pad_slots(x: jax.Array, more: int, rank: int) -> jax.Array:
     return jnp.pad(x, width)
 
 
+def pad_last(x: jax.Array, more: int) -> jax.Array:
+    """`more` zeros at the end of the last axis."""
+    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, more)])
+
+
 def grow(cache: Cache, length: int) -> Cache:
     """The same cache with room for `length` tokens. Rings and recurrent states do not depend on the length.
 
@@ -84,7 +95,13 @@ def grow(cache: Cache, length: int) -> Cache:
     def one(state: Any) -> Any:
         if isinstance(state, (RingCache, CrossState, SsmState)):
             return state
-        return jax.tree.map(lambda x: pad_slots(x, more, 4), state)
+        if isinstance(state, PagedCache):
+            return state.grown(length)
+        longer = {name: pad_slots(getattr(state, name), more, 4) for name in ("k", "v")}
+        if isinstance(state, QuantCache):
+            scales = {name: getattr(state, name) for name in ("k_scale", "v_scale")}
+            longer |= {name: pad_last(x, more * x.shape[-1] // cache.length) for name, x in scales.items()}
+        return state.replace(**longer)
 
     valid = jnp.pad(cache.valid, ((0, 0), (0, more)), constant_values=True)
     return cache.replace(layers=map_states(cache.layers, one), valid=valid)
@@ -133,5 +150,14 @@ def quantized(cache: Cache) -> Cache:
 
     def one(state: Any) -> Any:
         return QuantCache.empty_like(state) if isinstance(state, KVCache) else state
+
+    return cache.replace(layers=map_states(cache.layers, one))
+
+
+def paged(cache: Cache, size: int = PAGE) -> Cache:
+    """An empty cache whose keys and values of all tokens lie in pages of `size`; each row has all that it needs."""
+
+    def one(state: Any) -> Any:
+        return PagedCache.full(state, size) if isinstance(state, KVCache) else state
 
     return cache.replace(layers=map_states(cache.layers, one))

@@ -1,8 +1,8 @@
 """Decoding states: pytrees that a layer reads and returns anew.
 
 `write(k, v, slots)` stores new keys and values and returns (state, k, v, k_slots): what the queries may now look at.
-A cache in pages is one more class here: its `write` returns pages in the place of k and v, and an implementation that
-is registered with `ops.attention.attention` takes them. `core/rows.py` must know it too.
+k and v are arrays [B,S,K,D], or what `core/stored.py` has: int8 with scales (`QuantCache`), pages (`PagedCache`).
+`core/rows.py` must know every kind.
 """
 
 import jax

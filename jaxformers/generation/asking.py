@@ -18,7 +18,7 @@ from jaxformers.generation.request import Request
 from jaxformers.generation.transform import Chain, chain
 from jaxformers.generation.transforms.from_config import transforms_of
 from jaxformers.generation.transforms.guidance import text_guidance
-from jaxformers.generation.writer import EncoderDecoderWriter, Writer, backbone, writer_of
+from jaxformers.generation.writer import KINDS, EncoderDecoderWriter, Writer, backbone, writer_of
 from jaxformers.hub.layout import relayout, restack
 from jaxformers.hub.model import Model
 from jaxformers.nn.vision_language import VisionLanguage
@@ -82,7 +82,7 @@ def writer_for(model: Model, config: GenerationConfig) -> Writer:
     kind = CACHE_NAMES.get(config.cache_implementation or "dynamic", config.cache_implementation)
     wanted = [n for n in ("hidden_states", "attentions") if getattr(config, f"output_{n}")]
     record = tuple(wanted) if config.return_dict_in_generate else ()
-    return writer_of(model, cache="quantized" if kind == "quantized" else "dynamic", record=record)
+    return writer_of(model, cache=kind if kind in KINDS else "dynamic", record=record)
 
 
 def unstacked(model: Model) -> Model:

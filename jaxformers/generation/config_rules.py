@@ -7,7 +7,7 @@ from jaxformers.core.errors import ConfigError
 if TYPE_CHECKING:
     from jaxformers.generation.config import GenerationConfig
 
-CACHES = ("dynamic", "static", "quantized")
+CACHES = ("dynamic", "static", "quantized", "paged")
 # transformers' other names; offloading and hybrid layouts are of no concern here.
 CACHE_NAMES = {
     "offloaded": "dynamic",

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
-from jaxformers.core.rows import quantized, without_rings
+from jaxformers.core.rows import paged, quantized, without_rings
 from jaxformers.core.sharding import use_mesh
 from jaxformers.core.state import Cache
 from jaxformers.generation.seen import Seen
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # What a call returns besides scores and cache, by who asks; encoder-decoders say which side they speak of.
 Records = dict[str, Any]
+# How a cache keeps what full attention wrote, where it is not dense.
+KINDS = {"quantized": quantized, "paged": paged}
 
 
 @struct.dataclass
@@ -60,8 +62,9 @@ class Writer:
     """How a decoder-only model writes. Made by `writer_of`; static and hashable.
 
     positions: "mask", they count real tokens; "columns", they count the caller's padding too; "none", there are none.
-    cache: "dynamic", or "quantized" for keys and values in int8. rings: whether windows keep their own tokens only,
-    which saves memory and cannot go back. record: what calls return besides, "hidden_states" or "attentions".
+    cache: "dynamic", or one of `KINDS`, for keys and values in int8 or in pages. rings: whether windows keep their own
+    tokens only, which saves memory and cannot go back. record: what calls return besides, "hidden_states" or
+    "attentions".
     """
 
     positions: str = "mask"
@@ -86,7 +89,7 @@ class Writer:
         cache = model.init_cache(rows, capacity, dtype, **extra)
         if not self.rings or "attentions" in self.record:
             cache = without_rings(cache)
-        return quantized(cache) if self.cache == "quantized" else cache
+        return KINDS[self.cache](cache) if self.cache in KINDS else cache
 
     def prefill(
         self, model: Model, prompt: Prompt, capacity: int, dtype: Any = None

@@ -1,11 +1,12 @@
 """Which implementation of each op a model would take: its forward pass is traced on shapes, without weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 
 from jaxformers.core.mask import Mask
+from jaxformers.core.qtensor import dtype_of
 from jaxformers.core.sharding import use_mesh
 from jaxformers.hub.model import Model
 from jaxformers.ops.dispatch import Call, watch_calls
@@ -20,15 +21,35 @@ class OpUse:
     chosen: str
     refused: tuple[tuple[str, str], ...]  # (implementation, reason) of those that come before
     calls: int  # layers of a scanned stack count once
+    step: str = "forward"  # or "decode": one token of each row, with a cache of the length
 
 
 def op_report(model: Model, batch: int = 1, length: int = 1024) -> list[OpUse]:
     """List the ops of a forward pass over `batch` rows of `length` tokens, or pictures or sounds of the usual size.
 
-    model: as `abstract_model` makes it; its mesh decides for which device.
+    For models that write texts also those of writing one token more with `length` tokens in the cache. model: as
+    `abstract_model` makes it; its mesh decides for which device.
     """
-    dtype = jax.tree.leaves(model.params)[0].dtype
+    dtype = dtype_of(model.params)
     inputs = {name: widened(x, batch, length, dtype) for name, x in model.module.dummy_inputs().items()}  # type: ignore[attr-defined]
+    found = traced(model, inputs)
+    if decodes(model):
+        token = jax.ShapeDtypeStruct((batch, 1), jax.numpy.int32)
+        cache = jax.eval_shape(lambda: model.module.init_cache(batch, length, dtype))  # type: ignore[attr-defined]
+        one = {"input_ids": token, "past_key_values": cache}
+        found += [replace(use, step="decode") for use in traced(model, one)]
+    return found
+
+
+def decodes(model: Model) -> bool:
+    """Whether a model writes a text from tokens alone."""
+    only_tokens = set(model.module.dummy_inputs()) == {"input_ids"}  # type: ignore[attr-defined]
+    backbone = getattr(model.module, "backbone", model.module)
+    return model.task == "CausalLM" and only_tokens and getattr(backbone, "causal", True)
+
+
+def traced(model: Model, inputs: dict[str, Any]) -> list[OpUse]:
+    """The ops of one call of the model on shapes."""
     static = model._static
     with use_mesh(static.mesh, static.rules), watch_calls() as calls:
         jax.eval_shape(lambda params, inputs: model.module.apply({"params": params}, **inputs), model.params, inputs)

@@ -1,5 +1,7 @@
 """Attention mixers: self-attention with grouped heads, and attention over an encoder's output."""
 
+from typing import Any
+
 import jax
 from flax import linen as nn
 
@@ -7,6 +9,7 @@ from jaxformers.core.context import Context
 from jaxformers.core.mask import Mask
 from jaxformers.core.sharding import constrain
 from jaxformers.core.state import CrossState, KVCache, RingCache
+from jaxformers.core.stored import dense
 from jaxformers.nn.linear import Linear
 from jaxformers.nn.param import dropout
 from jaxformers.nn.position import Rope
@@ -29,9 +32,8 @@ def attend(
     Here every kind of attention says how its parts lie on a mesh. What `keys` is cut along decides how queries reach
     them: along nothing, each device gathers all keys; along what cuts `length`, they go round a ring.
     """
-    q = constrain(q, "batch", "length", "heads", None)
-    k, v = constrain(k, "batch", "keys", "kv_heads", None), constrain(v, "batch", "keys", "kv_heads", None)
-    q, k, v = keep(q, "qkv"), keep(k, "qkv"), keep(v, "qkv")
+    q = keep(constrain(q, "batch", "length", "heads", None), "qkv")
+    k, v = placed_keys(k, q.dtype), placed_keys(v, q.dtype)
     if (bias := kwargs.get("bias")) is not None:
         kwargs["bias"] = constrain(bias, "batch", "heads", "length", None)
     drops = ctx.train and rate > 0.0
@@ -39,9 +41,16 @@ def attend(
         out = constrain(attention(q, k, v, mask, **kwargs), "batch", "length", "heads", None)
         return keep(out, "context"), {}
     visible = mask.array(kwargs.pop("q_slots"), kwargs.pop("k_slots"))
-    weights = attention_weights(q, k, visible, **kwargs)
-    out = keep(weighted_values(dropout(module, weights, rate, ctx.train), v), "context")
+    weights = attention_weights(q, dense(k, q.dtype), visible, **kwargs)
+    out = keep(weighted_values(dropout(module, weights, rate, ctx.train), dense(v, q.dtype)), "context")
     return out, {name: weights.astype(q.dtype)} if ctx.records(name) else {}
+
+
+def placed_keys(x: Any, dtype: Any) -> Any:
+    """Keys or values in the queries' dtype and in their place on the mesh; what a cache stores otherwise stays so."""
+    if not isinstance(x, jax.Array):
+        return x.placed()
+    return keep(constrain(x.astype(dtype), "batch", "keys", "kv_heads", None), "qkv")
 
 
 class Attention(nn.Module):
@@ -100,8 +109,8 @@ class Attention(nn.Module):
         out, records = attend(
             self,
             q,
-            k.astype(q.dtype),
-            v.astype(q.dtype),
+            k,
+            v,
             self.visible(ctx),
             ctx,
             rate=self.dropout,

@@ -10,6 +10,7 @@ from flax import linen as nn
 from jaxformers.core.context import Context
 from jaxformers.core.sharding import constrain
 from jaxformers.core.state import KVCache
+from jaxformers.core.stored import dense
 from jaxformers.nn.attention import attend, split_heads
 from jaxformers.nn.linear import Linear
 from jaxformers.nn.low_rank import low_rank, updated
@@ -92,8 +93,8 @@ class LatentAttention(nn.Module):
             k = jnp.concatenate([k, jnp.broadcast_to(k_rope, (*k.shape[:3], self.rope_dim))], axis=-1)
         else:
             state, latents, k_rope, k_slots = state.write(latent[:, :, None], k_rope, ctx.slots)
-            v = latents.astype(q.dtype)
-            k = jnp.concatenate([v, k_rope.astype(q.dtype)], axis=-1)
+            v = dense(latents, q.dtype)
+            k = jnp.concatenate([v, dense(k_rope, q.dtype)], axis=-1)
             q = grow.shrink(q)
         out, records = attend(
             self,

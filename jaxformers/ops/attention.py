@@ -6,74 +6,23 @@ import jax.numpy as jnp
 from jaxformers.core.mask import Mask
 from jaxformers.core.sharding import mesh_in_use
 from jaxformers.ops.blocked_attention import blocked
+from jaxformers.ops.decode_attention import decode_tpu, paged_tpu
 from jaxformers.ops.dispatch import Op
 from jaxformers.ops.dot import einsum
 from jaxformers.ops.flash_attention import flash_tpu
+from jaxformers.ops.plain_attention import HIDDEN, attention_weights, reference, weighted_values
 from jaxformers.ops.ring import ring_attention
+from jaxformers.ops.stored_keys import on_arrays, with_gradients_of
 
-HIDDEN = -1e30  # far below any score, yet a fully hidden row stays finite
-
-
-def attention_weights(
-    q: jax.Array,
-    k: jax.Array,
-    mask: jax.Array | None,
-    *,
-    scale: float,
-    bias: jax.Array | None = None,
-    softcap: float | None = None,
-    sinks: jax.Array | None = None,
-) -> jax.Array:
-    """Probabilities [B,H,T,S] in float32. q [B,T,H,D], k [B,S,K,D], mask and bias [1|B,1|H,T,S], sinks [H]."""
-    b, t, h, d = q.shape
-    kv = k.shape[2]
-    scores = einsum("btkgd,bskd->bkgts", q.reshape(b, t, kv, h // kv, d), k)
-    scores = scores.reshape(b, h, t, k.shape[1]).astype(jnp.float32) * scale
-    if softcap is not None:
-        scores = jnp.tanh(scores / softcap) * softcap
-    if bias is not None:
-        scores = scores + bias
-    if mask is not None:
-        scores = jnp.where(mask, scores, HIDDEN)
-    if sinks is None:
-        return jax.nn.softmax(scores, axis=-1)
-    # A sink is one more key without a value: it only takes probability away.
-    extra = jnp.broadcast_to(sinks.astype(jnp.float32)[None, :, None, None], (b, h, t, 1))
-    return jax.nn.softmax(jnp.concatenate([scores, extra], axis=-1), axis=-1)[..., :-1]
-
-
-def weighted_values(weights: jax.Array, v: jax.Array) -> jax.Array:
-    """Sum of values [B,T,H,Dv]. weights [B,H,T,S], v [B,S,K,Dv]."""
-    b, h, t, s = weights.shape
-    kv = v.shape[2]
-    grouped = weights.astype(v.dtype).reshape(b, kv, h // kv, t, s)
-    return einsum("bkgts,bskd->btkgd", grouped, v).reshape(b, t, h, v.shape[-1])
-
-
-def reference(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    mask: Mask,
-    *,
-    q_slots: jax.Array,
-    k_slots: jax.Array,
-    scale: float,
-    bias: jax.Array | None = None,
-    softcap: float | None = None,
-    sinks: jax.Array | None = None,
-) -> jax.Array:
-    """The plain form, [B,T,H,Dv]: any mask, any bias, memory quadratic in length."""
-    visible = mask.array(q_slots, k_slots)
-    weights = attention_weights(q, k, visible, scale=scale, bias=bias, softcap=softcap, sinks=sinks)
-    return weighted_values(weights, v)
-
+__all__ = ["attention", "attention_weights", "reference", "weighted_values"]
 
 attention = Op("attention", reference)
-attention.register("flash_tpu", platforms=("tpu",), priority=10)(flash_tpu)
-attention.register("blocked", priority=-5)(blocked)  # behind what is faster on some device
+attention.register("paged_tpu", platforms=("tpu",), priority=14)(with_gradients_of(reference, paged_tpu))
+attention.register("decode_tpu", platforms=("tpu",), priority=12)(with_gradients_of(reference, decode_tpu))
+attention.register("flash_tpu", platforms=("tpu",), priority=10)(on_arrays(flash_tpu))
+attention.register("blocked", priority=-5)(on_arrays(blocked))  # behind what is faster on some device
 # Where the rules cut keys along the sequence.
-attention.register("ring", priority=20)(ring_attention)
+attention.register("ring", priority=20)(on_arrays(ring_attention))
 
 
 BLOCK = 2**22  # scores computed at a time on a CPU: about what its last cache holds
@@ -81,6 +30,7 @@ FEW = 2**14  # scores of a row; fewer are not worth a loop
 
 
 @attention.register("cpu", platforms=("cpu",))
+@on_arrays
 def row_by_row(
     q: jax.Array,
     k: jax.Array,

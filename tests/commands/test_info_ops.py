@@ -25,7 +25,9 @@ def uses(capsys: pytest.CaptureFixture, *options: str) -> list[dict]:
 
 
 def test_this_machine(config: str, capsys: pytest.CaptureFixture) -> None:
-    (use,) = uses(capsys, config, "--length", "300")
+    use, one = uses(capsys, config, "--length", "300")
+    assert (use["step"], one["step"], one["chosen"]) == ("forward", "decode", "reference")
+    assert one["shapes"] == "bfloat16, [1,1,4,128] [1,300,2,128] [1,300,2,128], causal padding"
     assert (use["op"], use["chosen"], use["calls"]) == ("attention", "reference", 3)
     assert use["shapes"] == "bfloat16, [1,300,4,128] [1,300,2,128] [1,300,2,128], causal"
     assert ["flash_tpu", "for tpu, not cpu"] in use["refused"]
@@ -33,8 +35,8 @@ def test_this_machine(config: str, capsys: pytest.CaptureFixture) -> None:
 
 def test_a_tpu_that_is_not_there(config: str, capsys: pytest.CaptureFixture) -> None:
     found = uses(capsys, config, "--topology", "v5e:2x2", "--mesh", "fsdp=2,tensor=2", "--batch", "4")
-    assert [use["chosen"] for use in found] == ["flash_tpu"]
-    (few,) = uses(capsys, config, "--topology", "v5e:2x2", "--length", "16")
+    assert [(use["step"], use["chosen"]) for use in found] == [("forward", "flash_tpu"), ("decode", "decode_tpu")]
+    few, _ = uses(capsys, config, "--topology", "v5e:2x2", "--length", "16")
     assert ["flash_tpu", "16 queries are too few; meant for 128 and more"] in few["refused"]
 
 

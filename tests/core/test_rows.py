@@ -65,8 +65,9 @@ def test_grow(stacked: bool) -> None:
     grown = grow(cache, 9)
     assert grown.length == 9 and bool(grown.valid[:, S:].all())
     k = grown.layers[0][0].k
-    assert k.shape[-3] == 9 and grown.layers[5][0].k_scale.shape[-3] == 9
+    assert k.shape[-3] == 9 and grown.layers[5][0].k_scale.shape[-2:] == (1, 18)
     np.testing.assert_array_equal(k[..., :S, :, :], cache.layers[0][0].k)
+    np.testing.assert_array_equal(grown.layers[5][0].k_scale[..., :12], cache.layers[5][0].k_scale)
     for n in (1, 3, 4):
         assert jax.tree.map(jnp.shape, grown.layers[n]) == jax.tree.map(jnp.shape, cache.layers[n])
     with pytest.raises(ValueError, match="cannot grow to 4"):
@@ -113,5 +114,7 @@ def test_quant_cache_holds_what_was_written() -> None:
     cache, got_k, got_v, slots = cache.write(k[:, 3:], v[:, 3:], 3 + jnp.arange(2))
     for got, want in ((got_k, k), (got_v, v)):
         step = jnp.abs(want).max(-1, keepdims=True) / 127
-        assert bool((jnp.abs(got[:, :5] - want) <= 0.501 * step).all()) and not got[:, 5:].any()
+        assert got.values.dtype == jnp.int8 and got.scale.shape == (2, 7, 3)
+        numbers_back = got.dense(jnp.float32)
+        assert bool((jnp.abs(numbers_back[:, :5] - want) <= 0.501 * step).all()) and not numbers_back[:, 5:].any()
     assert slots.tolist() == list(range(7))
