@@ -4,6 +4,7 @@ What they cannot do is refused; on a mesh each device has its rows and heads.
 """
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -125,20 +126,19 @@ def local_attention(scale: float, softcap: float | None, q, k, v, bias, sinks, m
     from jaxformers.kernels.attention.decode_blocks import Settings, columns_fit
     from jaxformers.kernels.attention.decode_tpu import decode_attention
 
+    check_packed(stored_array(k), stored_array(v))
     settings = Settings(scale, softcap, interpret=target_platform() != "tpu")
     if isinstance(k, Ragged):
         return ragged(settings, q, k, v, mask, sinks)
     stored = in_kernel_form(k, v)
-    check_packed(stored.k, stored.v)
-    t, h, kv = *q.shape[1:3], stored.k.shape[2]
-    if t * h * kv > PRODUCTS and kv > 1:
+    b, t, h, _ = q.shape
+    check_walk(b, k_slots.shape[0], stored)
+    if t * h * (kv := stored.k.shape[2]) > PRODUCTS and kv > 1:
         raise NotImplementedError(f"{t} queries of {h} heads on {kv} of keys; takes products up to {PRODUCTS}")
-    size, count = columns_fit(q.shape[1] * q.shape[2])
-    many = q.shape[0] * count // size > 1  # as many programs of their own already
-    splits = 1 if many else CORES.get(target_device().device_kind, 1)
+    size, count = columns_fit(t * h)
+    if b * count == size:  # one program, for as many cores as there are
+        settings = replace(settings, splits=CORES.get(target_device().device_kind, 1))
     seen = visibility(mask, q_slots, k_slots)
-    check_walk(q.shape[0], k_slots.shape[0], stored)
-    settings = Settings(scale, softcap, splits, interpret=settings.interpret)
     return decode_attention(q, stored, seen, settings, bias=bias, sinks=sinks)
 
 
@@ -168,11 +168,11 @@ def in_kernel_form(k: Any, v: Any) -> Any:
 
 def ragged(settings: Any, q: jax.Array, k: Ragged, v: Ragged, mask: Mask, sinks: jax.Array | None) -> jax.Array:
     """Attention of q [1,T,H,D] to the pages of each token's row."""
-    from jaxformers.kernels.attention.ragged_tpu import Ragged as Pages
-    from jaxformers.kernels.attention.ragged_tpu import ragged_attention
+    from jaxformers.kernels.attention import ragged_tpu
 
-    check_packed(k.pages, v.pages)
-    if (steps := (q.shape[1] + k.table.shape[0]) * k.table.shape[1]) > STEPS:
-        raise NotImplementedError(f"{q.shape[1]} tokens on {k.table.shape[1]} pages are {steps} blocks; takes {STEPS}")
-    pages = Pages(k.pages, v.pages, k.table, k.starts, k.lengths, mask.left)
-    return ragged_attention(q[0], pages, settings, sinks=sinks)[None]
+    (_, t, h, _), (rows, most) = q.shape, k.table.shape
+    steps = (-(-t // ragged_tpu.block_of_tokens(t, h, rows)) + rows) * most
+    if steps > STEPS:
+        raise NotImplementedError(f"{t} tokens of {rows} rows of {most} pages are {steps} blocks; takes {STEPS}")
+    pages = ragged_tpu.Ragged(k.pages, v.pages, k.table, k.starts, k.lengths, mask.left)
+    return ragged_tpu.ragged_attention(q[0], pages, settings, sinks=sinks)[None]

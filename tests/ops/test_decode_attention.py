@@ -195,9 +195,9 @@ FAMILIES = {
 }  # fmt: skip
 
 
-def tiny(name: str) -> jf.Model:
+def tiny(name: str, scan: bool = False) -> jf.Model:
     config = jf.AutoConfig.for_model(name, **{**SIZES, **FAMILIES[name]})
-    model = jf.Model.init(config, jax.random.key(0), task="CausalLM")
+    model = jf.Model.init(config, jax.random.key(0), task="CausalLM", scan=scan)
     return jax.tree.map(lambda x: x + 0.05 * jax.random.normal(jax.random.key(1), x.shape, x.dtype), model)
 
 
@@ -233,10 +233,12 @@ def test_models_decode_the_same_with_the_kernels(name: str, kind: str) -> None:
     np.testing.assert_allclose(got, want, atol=2e-5)
 
 
-@pytest.mark.parametrize("kind", ["reference", "paged_tpu"])
-def test_a_model_serves_rows_that_come_and_go(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "scan"), [("reference", True), pytest.param("paged_tpu", False, marks=pytest.mark.slow)]
+)
+def test_a_model_serves_rows_that_come_and_go(kind: str, scan: bool) -> None:
     """Prompts beside single tokens in one program: each row gets the logits that it has alone."""
-    model, size, total = tiny("llama"), 4, 10
+    model, size, total = tiny("llama", scan), 4, 10
     texts = jax.random.randint(jax.random.key(2), (3, 9), 0, 99)
     cache = paged(model.init_cache(3, 12), size)
     free, table = FreePages.of(9), jnp.full((3, 3), -1)
