@@ -25,6 +25,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("config", help="the run's TOML file")
     parser.add_argument("--topology", required=True, help="v5e:16x16, v5p:8x8x8, 2*v5e:16x16, h100:8x8")
+    parser.add_argument("--tiny", action="store_true", help="the small form that [tiny] describes")
     parser.add_argument(
         "--set", action="append", default=[], metavar="SECTION.NAME=VALUE", help="change one value; may be repeated"
     )
@@ -44,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     from jaxformers.training.recipe import Recipe
 
     topology = Topology.parse(options.topology)
-    recipe = Recipe.read(options.config, options.set)
+    recipe = Recipe.read(options.config, options.set, tiny=options.tiny)
     print(f"compiling for {topology}", file=sys.stderr)
     report = Report.of(recipe, topology)
     if options.json:

@@ -14,6 +14,7 @@ from jaxformers.core.sharding import Rules
 from jaxformers.hub.abstract_model import abstract_model
 from jaxformers.hub.model import Model
 from jaxformers.models import task_of
+from jaxformers.nn.pipeline import Plan, plan_on
 from jaxformers.planning.hlo import Collective, collectives
 from jaxformers.training import assembly
 from jaxformers.training.arguments import TrainingArguments
@@ -26,6 +27,10 @@ from jaxformers.training.state import TrainState
 from jaxformers.training.step import TrainStep, make_train_step
 from jaxformers.training.trainable import trained_share
 
+# XLA's EFFORT_O1: less searching for the fastest code. TPU programs compile in half the time and keep their exchanges
+# and, within 2 %, their memory (docs/planning.md); those of GPUs compile in seconds anyway.
+QUICK = {"tpu": {"optimization_level": 19}}
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -36,6 +41,12 @@ class Planned:
     batch: dict[str, jax.ShapeDtypeStruct]
     rows: int  # of one step, on all devices
     tokens: int  # of one step; rows where the model reads no text
+    pipeline: Plan | None = None  # how the layers lie in stages, where they do
+
+    @property
+    def platform(self) -> str:
+        """Of the mesh's devices: "cpu", "tpu", "cuda"."""
+        return self.state.model.mesh.devices.flat[0].platform
 
 
 @dataclass(frozen=True)
@@ -73,6 +84,7 @@ def plan(recipe: Recipe, mesh: Mesh, rules: Rules) -> Planned:
         assembly.make_optimizer(args, schedule),
         accumulate=args.gradient_accumulation_steps,
         remat=args.remat,
+        pipeline_microbatches=args.pipeline_microbatches,
         mesh=mesh,
         rules=rules,
         dtype=args.compute_dtype,
@@ -83,7 +95,9 @@ def plan(recipe: Recipe, mesh: Mesh, rules: Rules) -> Planned:
     state, batch = step.abstract(model, batch)
     words = batch.get("labels") if "input_features" in batch else batch.get("input_ids")
     tokens = rows if words is None else int(np.prod(words.shape))
-    return Planned(step, state, batch, rows, tokens)
+    # Any number of layers that divides: those that do not are refused when the step is traced.
+    flow = plan_on(mesh, rules, mesh.size, rows // args.gradient_accumulation_steps, args.pipeline_microbatches)
+    return Planned(step, state, batch, rows, tokens, flow)
 
 
 def shapes_of(recipe: Recipe, args: TrainingArguments, mesh: Mesh, rules: Rules) -> Model:
@@ -106,7 +120,7 @@ def compile_step(planned: Planned) -> Compiled:
     lowered = planned.step.lower(planned.state, planned.batch)
     resting = memory_of(planned)
     try:
-        program = lowered.compile()
+        program = lowered.compile(compiler_options=QUICK.get(planned.platform))
     except Exception as error:
         if not out_of_memory(error):
             raise

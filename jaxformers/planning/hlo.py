@@ -108,10 +108,10 @@ def read(line: str, shapes: str, kind: str, start: str | None, runs: int) -> Col
     """One instruction, with the bytes a ring exchange sends from each device."""
     sizes = [bytes_of(*found) for found in SHAPE.findall(shapes)]
     members = group(line)
-    if start and kind == "all-gather":
-        sizes = sizes[len(sizes) // 2 :]  # a start gives its inputs, then its outputs
-    elif start and kind == "collective-permute":
+    if start and kind == "collective-permute":
         sizes = sizes[:1]
+    elif start and kind != "all-reduce":
+        sizes = sizes[len(sizes) // 2 :]  # a start gives its inputs, then its outputs
     total, n = sum(sizes), max(len(members), 1)
     share = (n - 1) / n
     moved = {

@@ -1,12 +1,12 @@
 """A plan as figures: memory, exchanges, FLOPs, the predicted step, whether it fits, and what to change if not."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from jaxformers.core.sharding import PRESETS
 from jaxformers.planning.chips import GIB
 from jaxformers.planning.compiled import Compiled, Planned, compile_step, plan, step_flops
-from jaxformers.planning.roofline import Bounds, bounds, by_kind, places
+from jaxformers.planning.roofline import Bounds, Traffic, bounds, by_kind, places
 from jaxformers.planning.topology import Topology
 from jaxformers.training.recipe import BESIDE_AXES, Recipe
 
@@ -22,6 +22,7 @@ class Report:
     compiled: Compiled
     flops: float  # model FLOPs of one step
     bounds: Bounds
+    traffic: dict[str, Traffic]  # by kind of exchange
 
     @classmethod
     def of(cls, recipe: Recipe, topology: Topology) -> Self:
@@ -33,9 +34,14 @@ class Report:
         planned = plan(recipe, mesh, PRESETS[name])
         compiled = compile_step(planned)
         flops = step_flops(planned)
-        recomputes = planned.step.remat is not None
-        found = bounds(compiled, flops, recomputes, topology, places(topology, mesh.devices))
-        return cls(topology, dict(mesh.shape), name, planned, compiled, flops, found)
+        flow = planned.pipeline
+        # Forward once and backward twice; again for each block's gradients, and for each stage's.
+        work = (3 + (planned.step.remat is not None) + (flow is not None)) / 3
+        idle = 1.0 if flow is None else flow.ticks / flow.microbatches
+        numbers = places(topology, mesh.devices)
+        found = bounds(compiled, flops * work * idle, topology, numbers)
+        traffic = by_kind(compiled.exchanges, numbers)
+        return cls(topology, dict(mesh.shape), name, planned, compiled, flops, found, traffic)
 
     @property
     def used(self) -> float:
@@ -73,9 +79,21 @@ class Report:
                 "fewer rows at a time: halve [training] per_device_train_batch_size and double "
                 "gradient_accumulation_steps, which gives the same steps"
             )
+            if flow := self.planned.pipeline:
+                out.append(
+                    f"smaller parts for the pipeline: [training] pipeline_microbatches = {2 * flow.microbatches}, "
+                    "where it divides the rows"
+                )
             if "sequence" not in self.mesh:
                 out.append("cut long rows over devices: [mesh] sequence = 2 or more")
         return out
+
+    def pipeline(self) -> dict[str, Any] | None:
+        """Stages, microbatches, and the share of the ticks in which a device idles; None without stages."""
+        flow = self.planned.pipeline
+        if flow is None:
+            return None
+        return {"stages": flow.stages, "microbatches": flow.microbatches, "idle": (flow.stages - 1) / flow.ticks}
 
     def figures(self) -> dict[str, Any]:
         """Everything, for programs. Bytes are on each device."""
@@ -85,8 +103,8 @@ class Report:
             "rows_per_step": self.planned.rows, "tokens_per_step": self.planned.tokens,
             "memory": {"parameters": m.parameters, "optimizer": m.optimizer, "batch": m.batch,
                        "temporary": m.temporary, "used": self.used, "there": self.topology.chip.memory},
-            "fits": self.fits, "needed": self.compiled.needed, "advice": self.advice(),
-            "collectives": {k: {"runs": n, "bytes": x} for k, (n, x) in by_kind(self.compiled.exchanges).items()},
+            "pipeline": self.pipeline(), "fits": self.fits, "needed": self.compiled.needed, "advice": self.advice(),
+            "collectives": {kind: asdict(one) for kind, one in self.traffic.items()},
             "model_flops": self.flops, "kernels": self.compiled.kernels,
             "bounds_s": {"compute": b.compute, "memory": b.memory, "links": b.links, "network": b.network},
             "step_s": {"overlapped": b.overlapped, "serial": b.serial},

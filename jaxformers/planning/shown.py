@@ -4,7 +4,6 @@ from typing import Any
 
 from jaxformers.planning.chips import GIB
 from jaxformers.planning.report import Report
-from jaxformers.planning.roofline import by_kind
 
 
 def show(report: Report, name: str, console: Any) -> None:
@@ -14,6 +13,10 @@ def show(report: Report, name: str, console: Any) -> None:
     console.print(
         f"mesh {axes}, rules {report.rules}, {report.planned.rows} rows and {report.planned.tokens} tokens a step"
     )
+    if flow := report.pipeline():
+        console.print(
+            f"{flow['stages']} stages, {flow['microbatches']} microbatches: a device idles {flow['idle']:.0%} of a pass"
+        )
     for table in (memory(report), exchanges(report), time(report)):
         if table.row_count:
             console.print(table, "")
@@ -45,9 +48,12 @@ def memory(report: Report) -> Any:
 
 def exchanges(report: Report) -> Any:
     """Exchanges of a step by kind."""
-    table = columns("exchanges in a step", "kind", "how many", "GiB sent by each device")
-    for kind, (count, moved) in by_kind(report.compiled.exchanges).items():
-        table.add_row(kind, str(count), f"{moved / GIB:.3f}")
+    across = any(one.network for one in report.traffic.values())
+    network = ("over the network",) if across else ()
+    table = columns("exchanges in a step", "kind", "how many", "GiB sent by each device", *network)
+    for kind, one in report.traffic.items():
+        sizes = (one.bytes, one.network) if across else (one.bytes,)
+        table.add_row(kind, str(one.runs), *(f"{size / GIB:.3f}" for size in sizes))
     return table
 
 

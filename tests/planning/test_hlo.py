@@ -52,6 +52,8 @@ def test_starts_and_known_counts() -> None:
     text = """
 %body (x: f32[8]) -> f32[8] {
   %s = ((f32[4]{0}), (f32[8]{0})) all-gather-start(%x), channel_id=1, replica_groups=[1,2]<=[2], dimensions={0}
+  %r = ((f32[8], f32[16]), (f32[4], f32[8])) reduce-scatter-start(%x), channel_id=3, replica_groups=[1,2]<=[2]
+  %a = f32[8] all-reduce-start(%x), channel_id=4, replica_groups=[1,2]<=[2], to_apply=%add
   %p = (f32[4], f32[4], u32[], u32[]) collective-permute-start(%x), channel_id=2, source_target_pairs={{0,1},{1,0}}
 }
 
@@ -62,6 +64,8 @@ ENTRY %main (a: f32[8]) -> f32[8] {
     found = {c.kind: c for c in collectives(text)}
     assert (found["all-gather"].runs, found["all-gather"].moved) == (32, 16)
     assert (found["collective-permute"].runs, found["collective-permute"].moved) == (32, 16)
+    assert (found["reduce-scatter"].runs, found["reduce-scatter"].moved) == (32, 48)  # of 24 numbers, half sent away
+    assert (found["all-reduce"].runs, found["all-reduce"].moved) == (32, 32)
 
 
 @pytest.mark.parametrize(

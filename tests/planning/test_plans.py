@@ -15,7 +15,7 @@ from jaxformers.core.mesh import abstract_mesh
 from jaxformers.core.sharding import PRESETS
 from jaxformers.planning.compiled import memory_of, plan, step_flops
 from jaxformers.planning.hlo import Collective
-from jaxformers.planning.roofline import split
+from jaxformers.planning.roofline import by_kind, split
 from jaxformers.planning.topology import Topology
 from jaxformers.training.recipe import Recipe
 
@@ -62,6 +62,8 @@ def test_what_crosses_the_network() -> None:
     across = Collective("all-reduce", 10.0, 1, (0, 4), 1)
     both = Collective("all-gather", 80.0, 1, tuple(range(8)), 1)
     assert split([inside, across, both], machines) == (280.0, 10.0 + 80.0 * 2 / 8)
+    gathers = by_kind([inside, across, both], machines)["all-gather"]
+    assert (gathers.runs, gathers.bytes, gathers.network) == (3, 280.0, 20.0)
 
 
 def test_shapes_of_a_plan(tmp_path: Path) -> None:
@@ -107,7 +109,7 @@ def test_a_plan_by_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> Non
     assert {"all-gather", "all-reduce"} <= found["collectives"].keys()
     # Each layer's weights are gathered for the forward pass and again for the gradients.
     assert found["collectives"]["all-gather"]["runs"] >= 8
-    assert found["kernels"] > 0
+    assert found["kernels"] > 0 and not any(one["network"] for one in found["collectives"].values())
     assert 0 < found["mfu"]["serial"] <= found["mfu"]["overlapped"] <= 0.75
     assert main(["plan", str(path), "--topology", "v5e:2x2"]) == 0
     assert "It fits" in capsys.readouterr().out
