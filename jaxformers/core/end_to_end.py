@@ -18,7 +18,10 @@ def laid_end_to_end(cache: Cache, tokens: int, table: Any, starts: Any, lengths:
 
     def one(state: Any) -> Any:
         if not isinstance(state, PagedCache):
-            raise TypeError(f"rows are laid end to end in a PagedCache only; a layer has a {type(state).__name__}")
+            raise TypeError(
+                f"rows are laid end to end in a PagedCache only, and a layer has a {type(state).__name__}: "
+                "make the cache with paged(without_rings(...)); recurrent layers cannot"
+            )
         front = state.table.shape[:-2]
         rows = (jnp.broadcast_to(x, (*front, *jnp.shape(x))).astype(jnp.int32) for x in (table, starts, lengths))
         new = dict(zip(("table", "starts", "lengths"), rows, strict=True))

@@ -78,7 +78,7 @@ class Ragged:
 
     def dense(self, dtype: Any) -> jax.Array:
         """Raises NotImplementedError: queries of several rows see different keys."""
-        raise NotImplementedError("takes no rows laid end to end")
+        raise NotImplementedError("rows laid end to end have no keys in common")
 
     def placed(self) -> Self:
         """The same with its pages pinned to the mesh."""
