@@ -22,7 +22,8 @@ from jaxformers.training.data import ConcatSplit, DataLoader, Tokenize
 from jaxformers.training.trainer import Trainer
 
 END = "<|endoftext|>"
-PROMPTS = ("import os\nimport ", "class Error(Exception):\n", "    def __init__(self, ")
+# They end within a line: newlines and the spaces after them are one token, which a prompt would cut.
+PROMPTS = ('class Error(Exception):\n    """', "    def __init__(self,", "def read(self,")
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Form:
     learning_rate: float = 0.04
 
 
-ONE_MINUTE = Form(steps=120, share=4)
+ONE_MINUTE = Form(steps=160, share=4)
 FIVE_MINUTES = Form(steps=600, layers=4, learning_rate=0.03)
 
 
@@ -144,7 +145,7 @@ def make_model(form: Form, tokenizer: Tokenizer, seed: int = 0) -> Model:
 
 
 def arguments(form: Form, folder: Path) -> TrainingArguments:
-    """The run: Muon, which needs a third of AdamW's steps here, and a learning rate that rises and falls away."""
+    """The run: Muon, which learns far more from few steps than AdamW, at a learning rate that rises and falls away."""
     return TrainingArguments(
         str(folder),
         max_steps=form.steps,
@@ -217,7 +218,7 @@ def complete(model: Model, tokenizer: Tokenizer, prompts: Sequence[str] = PROMPT
     """Each prompt with what the model writes after it."""
     inputs = tokenizer(list(prompts), padding=True, return_tensors="np")
     written = model.generate(
-        **inputs, max_new_tokens=new, do_sample=True, temperature=0.6, top_p=0.9, key=jax.random.key(0)
+        **inputs, max_new_tokens=new, do_sample=True, temperature=0.7, top_p=0.9, key=jax.random.key(0)
     )
     return tokenizer.batch_decode(np.asarray(written), skip_special_tokens=True)
 

@@ -62,9 +62,9 @@ def test_it_learns_and_leaves_a_model(tmp_path):
     assert "steps/s" in {row[0]: row[2] for row in figures.rows}["train the llama"]
     model, tokenizer = jf.AutoModelForCausalLM.from_pretrained(tmp_path), jf.AutoTokenizer.from_pretrained(tmp_path)
     assert all(map(np.array_equal, jax.tree.leaves(model), jax.tree.leaves(learnt.model)))
-    texts = complete(model, tokenizer, ["import ", "    def __init__(self, "], new=8)
-    assert texts == complete(learnt.model, learnt.tokenizer, ["import ", "    def __init__(self, "], new=8)
-    assert texts[0].startswith("import ") and texts[1].startswith("    def __init__(self, ")
+    texts = complete(model, tokenizer, ["import", "    def __init__(self,"], new=8)
+    assert texts == complete(learnt.model, learnt.tokenizer, ["import", "    def __init__(self,"], new=8)
+    assert texts[0].startswith("import") and texts[1].startswith("    def __init__(self,")
     assert all(len(tokenizer(text)["input_ids"]) > 3 for text in texts)
 
 
