@@ -25,6 +25,10 @@ CHANNEL = re.compile(r"\bchannel_id=(\d+)")
 LISTED = re.compile(r"replica_groups=\{(\{[\d,]*\}(?:,\{[\d,]*\})*)\}")
 IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{([^}]*)\}")
+# Between TPU slices XLA sends through the hosts, by a name of its own for the kind of exchange.
+SEND = re.compile(r"^\((.*), u32\[\], token\[\]\) send\(")
+TRANSFER = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
+SLICES = re.compile(r'_xla_megascale_target="\{([\d,:]+)\}x')
 PAIRS = re.compile(r"source_target_pairs=\{(\{[\d,]*\}(?:,\{[\d,]*\})*)\}")
 
 
@@ -37,6 +41,7 @@ class Collective:
     runs: int
     group: tuple[int, ...]
     largest: int  # bytes of its largest array
+    between_slices: bool = False  # and nothing of it inside one; the group then counts slices
 
 
 def collectives(text: str) -> list[Collective]:
@@ -55,6 +60,8 @@ def collectives(text: str) -> list[Collective]:
                 new = read(line, shapes, kind, start, runs[name])
                 old = found.get(key)
                 found[key] = new if old is None or new.runs * new.moved > old.runs * old.moved else old
+            elif runs[name] and (match := SEND.match(line)) and (kind := TRANSFER.search(line)):
+                found[f"{name}/{instruction}"] = between_slices(line, match.group(1), kind.group(1), runs[name])
     return [one for one in found.values() if len(one.group) > 1]
 
 
@@ -122,6 +129,21 @@ def read(line: str, shapes: str, kind: str, start: str | None, runs: int) -> Col
     }.get(kind, total * share)
     kind = "reduce-scatter" if kind == "reduce-cut" else kind
     return Collective(kind, moved, runs, members, max(sizes, default=0))
+
+
+def between_slices(line: str, shapes: str, kind: str, runs: int) -> Collective:
+    """What each device sends to those of the other slices, in rings over slices."""
+    kind = kind.lower().replace("_", "-")
+    sizes = [bytes_of(*found) for found in SHAPE.findall(shapes)]
+    ends = [[int(end) for end in part.split(":")] for part in SLICES.search(line).group(1).split(",")]  # type: ignore[union-attr]
+    n = sum(end[-1] - end[0] + 1 for end in ends)
+    each = {
+        "all-reduce": 2 * (n - 1) / n,
+        "all-gather": n - 1,
+        "reduce-scatter": (n - 1) / n,
+        "all-to-all": (n - 1) / n,
+    }
+    return Collective(kind, sum(sizes) * each.get(kind, 1.0), runs, tuple(range(n)), max(sizes), True)
 
 
 def bytes_of(dtype: str, dimensions: str) -> int:

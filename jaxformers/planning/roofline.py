@@ -61,8 +61,10 @@ def split(exchanges: list[Collective], numbers: np.ndarray) -> tuple[float, floa
 
 def shared(one: Collective, numbers: np.ndarray) -> tuple[float, float]:
     """What one exchange sends over the links and over the network, all its runs together."""
-    spans = len({int(numbers[member]) for member in one.group})
     moved, size = one.moved * one.runs, len(one.group)
+    if one.between_slices:
+        return 0.0, moved
+    spans = len({int(numbers[member]) for member in one.group})
     if spans == 1:
         return moved, 0.0
     # In two stages: whole arrays within, then each device's part across.

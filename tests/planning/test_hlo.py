@@ -68,6 +68,27 @@ ENTRY %main (a: f32[8]) -> f32[8] {
     assert (found["all-reduce"].runs, found["all-reduce"].moved) == (32, 32)
 
 
+def test_what_tpu_slices_send_each_other() -> None:
+    """Through the hosts, which do the sums: sends that say what kind of exchange they are a part of."""
+    text = """
+ENTRY %main (a: f32[8]) -> f32[8] {
+  %send.1 = (bf16[16,8,128]{2,1,0:T(8,128)(2,1)}, u32[], token[]) send(%x, %t), channel_id=1, ATTRIBUTES
+  %send.2 = (f32[8]{0}, u32[], token[]) send(%x, %t), channel_id=2, is_host_transfer=true, OTHERS
+  %send.3 = (f32[8]{0}, u32[], token[]) send(%x, %t), channel_id=3, is_host_transfer=true
+}
+"""
+    attributes = 'frontend_attributes={_xla_megascale_target="{1,2}x{0:3}",_xla_megascale_transfer_type="ALL_REDUCE"}'
+    others = 'frontend_attributes={_xla_megascale_target="{1:4}x{0:3}",_xla_megascale_transfer_type="ALL_GATHER"}'
+    first, second = collectives(text.replace("ATTRIBUTES", attributes).replace("OTHERS", others))
+    assert (first.kind, first.moved, first.group, first.between_slices) == (
+        "all-reduce",
+        16 * 8 * 128 * 2,
+        (0, 1),
+        True,
+    )
+    assert (second.kind, second.moved, second.runs) == ("all-gather", 3 * 32, 1)
+
+
 @pytest.mark.parametrize(
     ("line", "members"),
     [
