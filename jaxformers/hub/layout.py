@@ -40,8 +40,9 @@ def restack_params(params: Any, module: nn.Module, places: dict[Path, Any] | Non
 
 def put(leaf: Any, path: Path, places: dict[Path, Any] | None) -> Any:
     """A new leaf in its place, where there is one: a layer cut out of a stage would else be whole on every device."""
-    plain = isinstance(leaf, jax.Array) and places is not None and path in places
-    return jax.device_put(leaf, places[path]) if plain else leaf
+    if places is None or path not in places or not isinstance(leaf, jax.Array):
+        return leaf
+    return jax.device_put(leaf, places[path])
 
 
 def stacked(path: Path, layers: list[Any]) -> Any:

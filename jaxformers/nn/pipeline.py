@@ -143,7 +143,7 @@ def flow(plan: Plan, layer: Layer, variables: Any, x: jax.Array, ctx: Context, k
         return following, (y, records)
 
     times = jnp.arange(plan.ticks)
-    with use_mesh(plan.mesh, plan.rules):
+    with use_mesh(plan.mesh, plan.rules):  # type: ignore[arg-type]
         _, (y, records) = jax.lax.scan(jax.checkpoint(tick, prevent_cse=False), held, (fed, times))
     rows = len(x) // plan.microbatches
     return last(plan, y), jax.tree.map(lambda r: collected(plan, r, rows), records)

@@ -29,7 +29,7 @@ class Report:
         """Plan and compile. Raises ConfigError for recipes and topologies that contradict each other."""
         axes = {name: size for name, size in recipe.mesh.items() if name not in BESIDE_AXES} or {"fsdp": -1}
         mesh = topology.mesh(axes, recipe.mesh.get("dcn"))
-        name = recipe.mesh.get("rules", "FSDP_TENSOR" if axes.get("tensor", 1) != 1 else "FSDP")
+        name = recipe.mesh.get("rules") or rules_for(axes)
         recipe = Recipe(recipe.model, recipe.data, {**recipe.mesh, "rules": name}, recipe.training, recipe.lora)
         planned = plan(recipe, mesh, PRESETS[name])
         compiled = compile_step(planned)
@@ -111,3 +111,10 @@ class Report:
             "mfu": {"overlapped": self.mfu(b.overlapped), "serial": self.mfu(b.serial)},
             "compile_s": self.compiled.seconds,
         }  # fmt: skip
+
+
+def rules_for(axes: dict[str, int]) -> str:
+    """The preset for a mesh where a recipe names none."""
+    if axes.get("stage", 1) != 1:
+        return "PIPELINE"
+    return "FSDP_TENSOR" if axes.get("tensor", 1) != 1 else "FSDP"
