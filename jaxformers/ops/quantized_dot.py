@@ -15,6 +15,7 @@ from jaxformers.core.sharding import axes_of, mesh_and_rules, over_shards, spec
 from jaxformers.ops.dispatch import Op, target_platform
 from jaxformers.ops.dot import dot_transposed, precision
 from jaxformers.ops.flash_attention import check_unsharded
+from jaxformers.ops.quantized_cpu import in_blocks
 from jaxformers.ops.quantized_layout import check_cut, specs_of
 from jaxformers.ops.summed import summed
 
@@ -45,6 +46,7 @@ def by_parts(x: jax.Array, w: QTensor) -> jax.Array:
 
 
 op = Op("quantized_dot", by_parts)
+op.register("cpu", platforms=("cpu",), priority=10)(in_blocks)
 
 
 def quantized_dot(x: jax.Array, w: QTensor) -> jax.Array:
