@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxformers.core.qtensor import QTensor
-from jaxformers.ops.dot import dot, einsum, precision
+from jaxformers.ops.dot import dot, einsum
+from jaxformers.ops.grouped_product import grouped_product
 from jaxformers.ops.quantized_dot import fixed, quantized_dot
 
 
@@ -56,7 +57,7 @@ def check_unquantized(weights: Weights) -> None:
 
 
 def ragged(x: jax.Array, index: jax.Array, scores: jax.Array, ffn: Ffn, weights: Weights, *, experts: int) -> jax.Array:
-    """Rows sorted by expert, multiplied by `jax.lax.ragged_dot`, which TPUs compute without waste."""
+    """Rows sorted by expert, multiplied by `grouped_product`, which TPUs compute without waste."""
     check_unquantized(weights)
     shape, x = x.shape, x.reshape(-1, x.shape[-1])
     flat = index.reshape(-1)
@@ -65,7 +66,7 @@ def ragged(x: jax.Array, index: jax.Array, scores: jax.Array, ffn: Ffn, weights:
     sizes = jnp.bincount(flat, length=experts).astype(jnp.int32)
 
     def product(rows: jax.Array, stacked: Stacked) -> jax.Array:
-        y = jax.lax.ragged_dot(rows, stacked.kernel, sizes, precision=precision(rows, stacked.kernel))
+        y = grouped_product(rows, stacked.kernel, sizes)
         return y if stacked.bias is None else y + stacked.bias[owners]
 
     y = ffn(x[tokens], product, weights).astype(jnp.float32)
