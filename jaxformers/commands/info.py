@@ -40,6 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     ops.add_argument("--length", type=int, default=1024, help="tokens in a row (default: 1024)")
     ops.add_argument("--dtype", default="bfloat16", help="of parameters and activations (default: bfloat16)")
     ops.add_argument("--task", help="the head, such as CausalLM (default: what the config was saved with)")
+    ops.add_argument("--quantize", choices=("int8", "int4", "fp8"), help="as if the model were quantised to this")
     ops.add_argument("--mesh", help="axes and their sizes: fsdp=2,tensor=4 (default: one device)")
     ops.add_argument("--rules", default="FSDP_TENSOR", help="a preset of sharding rules (default: FSDP_TENSOR)")
     ops.add_argument("--topology", help="a TPU that is not there, such as v5e:4x4; needs libtpu (extra tpu-aot)")
@@ -146,7 +147,7 @@ def run_ops(options: argparse.Namespace) -> None:
     from jaxformers.core.sharding import PRESETS
     from jaxformers.hub.abstract_model import abstract_model
     from jaxformers.hub.op_report import op_report
-    from jaxformers.hub.pretrained import load_config
+    from jaxformers.hub.pretrained import load_config, rounding_for
     from jaxformers.models import task_of
 
     rules = PRESETS.get(options.rules.upper())
@@ -155,6 +156,8 @@ def run_ops(options: argparse.Namespace) -> None:
     config, mesh = load_config(options.model), mesh_for(options)
     task = options.task or task_of(config)
     model = abstract_model(config, task=task, mesh=mesh, rules=rules, dtype=options.dtype)
+    rounding = rounding_for(options.model, options.quantize)
+    model = model if rounding is None else rounding.applied(model)
     found = op_report(model, options.batch, options.length)
     if options.json:
         print(json.dumps([asdict(use) for use in found]))

@@ -7,6 +7,7 @@ EXAMPLES = """examples:
   jaxformers shard ./llama --mesh fsdp=2,tensor=4
   jaxformers shard ./llama --mesh fsdp=2,tensor=4 --draw q_proj
   jaxformers shard --config config.json --mesh data=4,fsdp=64 --rules FSDP --scan --dtype bfloat16
+  jaxformers shard ./llama --mesh tensor=4 --rules TENSOR --dtype bfloat16 --quantize int4
   jaxformers shard ./mixtral --mesh fsdp=4,expert=8 --rules EXPERT --json | jq .bytes_per_device
 
 Neither devices nor weights are needed. Rules are REPLICATED, DATA, FSDP, TENSOR, FSDP_TENSOR, EXPERT,
@@ -28,6 +29,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--rules", default="FSDP_TENSOR", help="a preset (default: FSDP_TENSOR)")
     parser.add_argument("--task", help="the head, such as CausalLM (default: what the config was saved with)")
     parser.add_argument("--dtype", default="float32", help="of the parameters (default: float32, as they are trained)")
+    parser.add_argument("--quantize", choices=("int8", "int4", "fp8"), help="as if the model were quantised to this")
     parser.add_argument("--scan", action="store_true", help="equal layers stacked, as for training")
     parser.add_argument("--every", action="store_true", help="a line for each layer, where equal ones share one")
     parser.add_argument("--draw", metavar="PATH", help="draw which device holds what of parameters like this (a regex)")
@@ -40,7 +42,7 @@ def run(options: argparse.Namespace) -> None:
     from jaxformers.core.mesh import abstract_mesh, read_mesh
     from jaxformers.core.sharding import PRESETS, check_axes
     from jaxformers.hub.abstract_model import abstract_model
-    from jaxformers.hub.pretrained import load_config
+    from jaxformers.hub.pretrained import load_config, rounding_for
     from jaxformers.hub.shardings import shardings
     from jaxformers.models import task_of
 
@@ -56,7 +58,8 @@ def run(options: argparse.Namespace) -> None:
     model = abstract_model(
         config, task=options.task or task_of(config), mesh=mesh, rules=rules, dtype=options.dtype, scan=options.scan
     )
-    show(shardings(model), options)
+    rounding = rounding_for(source, options.quantize)
+    show(shardings(model if rounding is None else rounding.applied(model)), options)
 
 
 def show(found: Any, options: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from jaxformers.core.mask import Mask
-from jaxformers.core.qtensor import dtype_of
+from jaxformers.core.qtensor import QTensor, dtype_of
 from jaxformers.core.sharding import use_mesh
 from jaxformers.hub.model import Model
 from jaxformers.ops.dispatch import Call, watch_calls
@@ -77,6 +77,7 @@ def describe(call: Call) -> str:
     arrays = [x for x in call.args if hasattr(x, "shape") and hasattr(x, "dtype")]
     parts = [" ".join(str(list(x.shape)).replace(" ", "") for x in arrays)]
     parts[:0] = [str(arrays[0].dtype)] if arrays else []
+    parts += [f"{x.kind} by {x.group_size}" for x in call.args if isinstance(x, QTensor)]
     parts += [mask_rules(x) for x in call.args if isinstance(x, Mask)]
     given = [name for name, x in call.kwargs.items() if x is not None and name in ("bias", "softcap", "sinks")]
     return ", ".join(filter(None, [*parts, *given]))

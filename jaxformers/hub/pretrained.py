@@ -46,6 +46,14 @@ def load_config(source: str | Path, **kwargs: Any) -> Config:
     return read_config(take_scheme(raw)[0], **kwargs)
 
 
+def rounding_for(source: str | Path, kind: str | None = None) -> Rounding | None:
+    """How a checkpoint's matrices are quantised, by its config, or as if they were, to `kind`; None: they are not."""
+    if kind is not None:
+        return Rounding(kind)
+    scheme = take_scheme(read_json(resolve(source, patterns=("config.json",), weights=False)))[1]
+    return None if scheme is None else Rounding.of_scheme(scheme)
+
+
 def load_pretrained(
     cls: Callable[..., M],
     source: str | Path,

@@ -1,6 +1,7 @@
 """Which matrices of a model are quantised, and how: by default those of its layers, and none of its heads or tables."""
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Literal
@@ -9,9 +10,9 @@ import jax
 from jax.sharding import Mesh, NamedSharding
 
 from jaxformers.core.keymap import layer_names
-from jaxformers.core.qtensor import STORED, QTensor
+from jaxformers.core.qtensor import STORED, QTensor, is_quantized
 from jaxformers.core.sharding import Rules, spec
-from jaxformers.hub.abstract import Path, flatten
+from jaxformers.hub.abstract import Path, abstract_params, flatten, unflatten
 from jaxformers.hub.adapted import is_stacked
 from jaxformers.models import Blueprint
 from jaxformers.ops.rounding import check_group, round_matrix
@@ -66,6 +67,23 @@ class Rounding:
         if not out:
             raise ValueError("nothing is quantised: the model has no matrices but those that are skipped")
         return out
+
+    def applied(self, model: Any, advance: Callable[[int], None] = lambda n: None) -> Any:
+        """A `Model` with its matrices quantised, of arrays or of shapes; `advance` is told the bytes that are done."""
+        leaves = flatten(model.params)
+        if any(map(is_quantized, leaves.values())):
+            raise ValueError("the model is quantised already: begin from the weights as they were")
+        for path, axes in self.chosen(abstract_params(model.module), model.blueprint).items():
+            before = leaves[path]
+            leaves[path] = round_leaf(path, before, axes, self, model.mesh, model.rules)
+            advance(before.size * before.dtype.itemsize)
+        return model.replace(params=unflatten(leaves))
+
+    @classmethod
+    def of_scheme(cls, scheme: Mapping[str, Any]) -> "Rounding":
+        """How a checkpoint's matrices are quantised, by the first group of its quantization_config."""
+        weights = next(iter(scheme["config_groups"].values()))["weights"]
+        return cls("fp8" if weights["type"] == "float" else f"int{weights['num_bits']}", weights.get("group_size"))
 
     def skipped(self, name: str) -> str | None:
         """The pattern that skips a module."""

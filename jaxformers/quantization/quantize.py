@@ -6,7 +6,7 @@ from jaxformers.core.qtensor import is_quantized
 from jaxformers.hub.abstract import abstract_params, flatten, unflatten
 from jaxformers.hub.model import Model
 from jaxformers.hub.progress import byte_bar
-from jaxformers.hub.rounded import Rounding, Size, round_leaf
+from jaxformers.hub.rounded import Rounding, Size
 
 
 def quantize(
@@ -29,16 +29,10 @@ def quantize(
     """
     rounding = Rounding(kind, group_size, (skip,) if isinstance(skip, str) else tuple(skip), heads)
     leaves = flatten(model.params)
-    if any(map(is_quantized, leaves.values())):
-        raise ValueError("the model is quantised already: begin from the weights as they were")
     chosen = rounding.chosen(abstract_params(model.module), model.blueprint)
     total = sum(leaves[path].size * leaves[path].dtype.itemsize for path in chosen)
     with byte_bar(f"quantising {model.config.model_type}", total, progress) as advance:
-        for path, axes in chosen.items():
-            before = leaves[path]
-            leaves[path] = round_leaf(path, before, axes, rounding, model.mesh, model.rules)
-            advance(before.size * before.dtype.itemsize)
-    return model.replace(params=unflatten(leaves))
+        return rounding.applied(model, advance)
 
 
 def dequantize(model: Model) -> Model:

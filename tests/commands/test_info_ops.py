@@ -49,3 +49,26 @@ def test_a_table(config: str, capsys: pytest.CaptureFixture) -> None:
 def test_rules_that_are_unknown(config: str, capsys: pytest.CaptureFixture) -> None:
     assert main(["info", config, "--ops", "--rules", "SOME"]) == 2
     assert "expected one of" in capsys.readouterr().err
+
+
+def test_quantised_products(config: str, capsys: pytest.CaptureFixture) -> None:
+    wide = {**LLAMA, "intermediate_size": 256}
+    (Path(config) / "config.json").write_text(json.dumps(wide))
+    found = uses(capsys, config, "--quantize", "int4", "--topology", "v5e:2x2")
+    products = [use for use in found if use["op"] == "quantized_dot"]
+    assert {use["chosen"] for use in products} == {"pallas_tpu"}
+    assert products[0]["shapes"] == "bfloat16, [1,1024,512] [512,512], int4 by 128"
+    products = [use for use in uses(capsys, config, "--quantize", "fp8") if use["op"] == "quantized_dot"]
+    assert {use["chosen"] for use in products} == {"cpu", "reference"}
+    assert all(["pallas_tpu", "for tpu, not cpu"] in use["refused"] for use in products if use["chosen"] == "reference")
+    weights = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "group", "group_size": 64}
+    scheme = {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "config_groups": {"0": {"weights": weights}},
+    }
+    (Path(config) / "config.json").write_text(json.dumps({**wide, "quantization_config": scheme}))
+    assert any("int8 by 64" in use["shapes"] for use in uses(capsys, config))
+    assert main(["shard", config, "--mesh", "tensor=2", "--rules", "TENSOR", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert rows["backbone/layers/0/mlp/up_proj/weight/values"]["bytes_per_device"] == 256 * 512 // 2
