@@ -77,10 +77,11 @@ def check_supported(q: jax.Array, k: Any, v: Any, mask: Mask, bias: jax.Array | 
         raise NotImplementedError("rows laid end to end take causal masks and windows only")
     if bias is not None and bias.shape[2] > BIASED:
         raise NotImplementedError(f"a bias for each of {count} queries and each key; takes up to {BIASED} queries")
-    wanted = {"int8": "int8"}.get(str(stored_array(k).dtype), str(q.dtype))
-    if q.dtype not in (jnp.float32, jnp.bfloat16) or {str(stored_array(x).dtype) for x in (k, v)} != {wanted}:
-        found = ", ".join(str(stored_array(x).dtype) for x in (q, k, v))
-        raise NotImplementedError(f"q, k and v are {found}; takes bfloat16 or float32, the same for all, or int8 keys")
+    found = [str(stored_array(x).dtype) for x in (q, k, v)]
+    if found[0] not in ("float32", "bfloat16") or not (isinstance(k, Scaled) or len(set(found)) == 1):
+        raise NotImplementedError(
+            f"q, k and v are {', '.join(found)}; takes bfloat16 or float32, the same for all, or int8 keys"
+        )
     sizes = q.shape[-1], stored_array(v).shape[-1]
     if max(sizes) > WIDEST or any(size % 8 for size in sizes):
         raise NotImplementedError(f"head dimensions {sizes[0]} and {sizes[1]}; takes multiples of 8 up to {WIDEST}")
