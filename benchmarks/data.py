@@ -88,25 +88,36 @@ def speed(rows: list[dict[str, str]], made, threads: int, rounds: int) -> float:
 
 def main() -> None:
     """Measure, print and save."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--anyway", action="store_true", help="measure on a busy machine")
+    parser.add_argument("--anyway", action="store_true", help="measure on a busy machine; nothing is saved")
     options = parser.parse_args()
+    if not options.anyway:
+        refuse_when_busy()
     rows = texts()
     with tempfile.TemporaryDirectory() as folder:
         made = tokenizer(rows, folder)
         transform = Tokenize(made, end=True)
         documents = [transform(row) for row in rows]
         kept = {str(length): shares(documents, length, made) for length in LENGTHS}
-        cells = [[name, *(f"{kept[str(length)][name]:.3f}" for length in LENGTHS)] for name in kept[str(LENGTHS[0])]]
         sizes = [len(row["input_ids"]) for row in documents]
         print(f"{len(rows)} texts, {sum(sizes)} tokens, median {int(np.median(sizes))}, longest {max(sizes)}")
-        print(table(["batches", *(f"rows of {length}" for length in LENGTHS)], cells))
-        if not options.anyway:
-            refuse_when_busy()
-        rates = {threads: speed(rows, made, threads, options.rounds) for threads in (0, 2)}
-        print(table(["threads", "tokens/s"], [[str(threads), f"{rate:.3g}"] for threads, rate in rates.items()]))
-    save("data", "python benchmarks/data.py", {"shares": kept, "tokens_per_second": rates})
+        rates = {str(threads): speed(rows, made, threads, options.rounds) for threads in (0, 2)}
+    found = {"texts": len(rows), "shares": kept, "tokens_per_second": rates}
+    print(f"\n{report(found)}")
+    if not options.anyway:
+        refuse_when_busy()  # what came while we measured spoils it as well
+        save("data", "python benchmarks/data.py", found)
+
+
+def report(found: dict) -> str:
+    """What was found as tables."""
+    shares, rates = found["shares"], found["tokens_per_second"]
+    names = next(iter(shares.values()))
+    cells = [[name, *(f"{shares[length][name]:.3f}" for length in shares)] for name in names]
+    rows = [[threads, f"{rate:.3g}"] for threads, rate in rates.items()]
+    first = table([f"share of tokens, {found['texts']} texts", *(f"rows of {length}" for length in shares)], cells)
+    return first + "\n\n" + table(["threads beside the loop", "tokens/s, texts to packed batches"], rows)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -89,6 +90,14 @@ def summary(times: Mapping[str, list[float]], against: str) -> dict[str, dict[st
         }
         for name, t in times.items()
     }
+
+
+def in_own_process(script: str, *words: str) -> Any:
+    """What a script prints last, as JSON, when it is called with these words. Exits with its errors if it fails."""
+    done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{script} {' '.join(words)} failed:\n{done.stderr[-4000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def save(name: str, command: str, rows: Any) -> Path:
