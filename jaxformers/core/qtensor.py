@@ -74,7 +74,8 @@ class QTensor:
     @property
     def names(self) -> dict[str, tuple[str | None, ...]]:
         """The logical names of the axes of "values" and "scale"; a single group has none."""
-        names = ("layers",) * (self.ndim - len(self.axes)) + self.axes
+        # Of a stack of layers each is like the next; of experts that were taken apart the name is gone.
+        names = (("layers",) * (self.ndim - len(self.axes)) + self.axes)[-self.ndim :]
         groups = names[-1] if self.groups > 1 else None
         return {"values": names, "scale": (*names[:-2], groups, names[-2])}
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from jaxformers.core.qtensor import QTensor
-from jaxformers.core.sharding import axes_of, mesh_and_rules, over_shards, spec
+from jaxformers.core.sharding import axes_of, free_axes, mesh_and_rules, over_shards, spec
 from jaxformers.ops.dispatch import Op, target_platform
 from jaxformers.ops.dot import dot_transposed, precision
 from jaxformers.ops.flash_attention import check_unsharded
@@ -72,7 +72,7 @@ def pallas_tpu(x: jax.Array, w: QTensor) -> jax.Array:
     if x.dtype not in (jnp.float32, jnp.bfloat16):
         raise NotImplementedError(f"x is {x.dtype}; takes bfloat16 or float32")
     active = mesh_and_rules()
-    if active is None:
+    if active is None or not free_axes(active[0]):
         check_unsharded(x, w.values)
         return on_one_device(x, w)
     at = plan_layout(x, w, *active)

@@ -79,6 +79,7 @@ def test_names_of_axes() -> None:
         ("a", "kernel", "values"): ("layers", "expert", "mlp", "embed"),
         ("a", "kernel", "scale"): ("layers", "expert", "embed", "mlp"),
     }
+    assert q[0][0].names == {"values": ("mlp", "embed"), "scale": ("embed", "mlp")}
     assert round_matrix(weights(4, 8), "int8", axes=("mlp", "embed")).names["scale"] == (None, "mlp")
 
 
