@@ -13,7 +13,7 @@ between those that share out the words, and the matrix's gradient is summed over
 import jax
 import jax.numpy as jnp
 
-from jaxformers.core.sharding import constrain
+from jaxformers.core.sharding import constrain, mesh_in_use
 from jaxformers.ops.cross_entropy_parts import IGNORED, Pair, Scores, Split, counted
 from jaxformers.ops.cross_entropy_tokens import in_chunks
 from jaxformers.ops.cross_entropy_words import in_blocks
@@ -43,8 +43,27 @@ def cross_entropy(z: jax.Array, labels: jax.Array, scores: Scores = Scores()) ->
     """What the op returns, of ready scores [...,V] and labels [...]."""
     z = z.astype(jnp.float32)
     total = jax.nn.logsumexp(z, axis=-1)
-    picked = jnp.where(labels[..., None] == jnp.arange(z.shape[-1]), z, 0.0).sum(axis=-1)
+    picked = picked_by_mask(z, labels) if mesh_in_use() is not None else picked_by_place(z, labels)
     return counted(scores.loss(total, picked, z.mean(axis=-1)), labels, z.shape[-1]), total
+
+
+def picked_by_mask(z: jax.Array, labels: jax.Array) -> jax.Array:
+    """The label's score, 0 where it is no word, by a form that devices with parts of the vocabulary can share."""
+    return jnp.where(labels[..., None] == jnp.arange(z.shape[-1]), z, 0.0).sum(axis=-1)
+
+
+@jax.custom_jvp
+def picked_by_place(z: jax.Array, labels: jax.Array) -> jax.Array:
+    """The same, reading nothing but those scores."""
+    inside = (labels >= 0) & (labels < z.shape[-1])
+    found = jnp.take_along_axis(z, jnp.where(inside, labels, 0)[..., None], axis=-1)[..., 0]
+    return jnp.where(inside, found, 0.0)
+
+
+@picked_by_place.defjvp
+def picked_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+    """Its gradient is a mask times a number, which is added to others in passing; a scatter would fill an array."""
+    return picked_by_place(*primals), picked_by_mask(tangents[0], primals[1])
 
 
 linear_cross_entropy = Op("cross_entropy", plain)

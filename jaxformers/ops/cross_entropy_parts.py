@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from jaxformers.core.sharding import AnyMesh, axes_of, free_axes, mesh_and_rules, spec
-from jaxformers.ops.dot import precision
+from jaxformers.ops.dot import as_rows, precision
 
 IGNORED = -100
 Pair = tuple[jax.Array, jax.Array]
@@ -26,9 +26,8 @@ class Scores:
 
     def of(self, x: jax.Array, matrix: jax.Array, bias: jax.Array | None) -> jax.Array:
         """Scores of x [...,D] in float32, [...,V]."""
-        contract = (((x.ndim - 1,), (1,)), ((), ()))
-        exact = precision(x, matrix)
-        z = jax.lax.dot_general(x, matrix, contract, precision=exact, preferred_element_type=jnp.float32)
+        rows = as_rows(x)
+        z = product(rows, matrix, rows.ndim - 1, 1).reshape(*x.shape[:-1], matrix.shape[0])
         z = z if bias is None else z + bias.astype(jnp.float32)
         z = z if self.scale == 1.0 else z * self.scale
         return z if self.softcap is None else self.softcap * jnp.tanh(z / self.softcap)

@@ -3,6 +3,9 @@
 import jax
 import jax.numpy as jnp
 
+from jaxformers.core.sharding import mesh_in_use
+from jaxformers.ops.dispatch import target_platform
+
 
 def precision(*arrays: jax.Array) -> jax.lax.Precision | None:
     """HIGHEST for float32 operands, which GPUs and TPUs would round to fewer bits.
@@ -17,12 +20,24 @@ def precision(*arrays: jax.Array) -> jax.lax.Precision | None:
 
 def dot(x: jax.Array, w: jax.Array) -> jax.Array:
     """x [..., D] times w [D, F]."""
-    return jnp.dot(x, w, precision=precision(x, w))
+    rows = as_rows(x)
+    return jnp.dot(rows, w, precision=precision(x, w)).reshape(*x.shape[:-1], w.shape[1])
 
 
 def dot_transposed(x: jax.Array, w: jax.Array) -> jax.Array:
     """x [..., D] times the transpose of w [F, D]."""
-    return jax.lax.dot_general(x, w, (((x.ndim - 1,), (1,)), ((), ())), precision=precision(x, w))
+    rows = as_rows(x)
+    y = jax.lax.dot_general(rows, w, (((rows.ndim - 1,), (1,)), ((), ())), precision=precision(x, w))
+    return y.reshape(*x.shape[:-1], w.shape[0])
+
+
+def as_rows(x: jax.Array) -> jax.Array:
+    """x as a matrix on a CPU, else as it is: a mesh may have cut several of its axes.
+
+    XLA's CPU compiler turns what has more axes around before it multiplies for a weight's gradient, element by element.
+    """
+    alone = x.ndim > 2 and target_platform() == "cpu" and mesh_in_use() is None
+    return x.reshape(-1, x.shape[-1]) if alone else x
 
 
 def einsum(subscripts: str, *arrays: jax.Array) -> jax.Array:
