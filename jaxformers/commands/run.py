@@ -29,6 +29,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("input", nargs="*", help="inputs; - reads stdin, one on each line")
     parser.add_argument("--model", help="checkpoint folder or hub name (default: the task's usual model)")
     parser.add_argument("--dtype", help="dtype of the parameters, such as bfloat16")
+    parser.add_argument("--quantize", choices=("int8", "int4", "fp8"), help="round its matrices while they are read")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the task")
     parser.add_argument("--batch-size", type=int, default=8, help="inputs computed together (default: 8)")
     parser.add_argument("--list", action="store_true", help="print the tasks and end")

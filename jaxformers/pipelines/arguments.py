@@ -12,6 +12,7 @@ def add_model(parser: argparse.ArgumentParser, what: str = "checkpoint folder or
     """--model and how to load it."""
     parser.add_argument("--model", required=True, help=what)
     parser.add_argument("--dtype", help="dtype of the parameters, such as bfloat16 (default: the checkpoint's)")
+    parser.add_argument("--quantize", choices=("int8", "int4", "fp8"), help="round its matrices while they are read")
 
 
 def add_sampling(parser: argparse.ArgumentParser, new: int) -> None:
@@ -43,7 +44,8 @@ def sampling_keywords(options: argparse.Namespace) -> dict[str, Any]:
 
 def loading_keywords(options: argparse.Namespace) -> dict[str, Any]:
     """Keywords for from_pretrained."""
-    return {} if options.dtype is None else {"dtype": options.dtype}
+    given = {"dtype": options.dtype, "quantize": getattr(options, "quantize", None)}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def prompt_inputs(tokenizer: Any, prompt: str, **options: Any) -> dict[str, Any]:

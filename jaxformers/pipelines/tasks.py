@@ -75,7 +75,7 @@ OF_HEAD = {
     "ZeroShotImageClassification": "zero-shot-image-classification",
 }
 HUB = ("revision", "cache_dir", "token", "local_files_only")
-LOADING = ("dtype", "compute_dtype", "mesh", "rules", "scan")
+LOADING = ("dtype", "compute_dtype", "mesh", "rules", "scan", "quantize")
 
 
 def task_class(task: str) -> tuple[type[Pipeline], dict[str, str]]:

@@ -1,5 +1,7 @@
 """Adapters on a quantised model are trained; the quantised matrices are not, and that is said."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +26,7 @@ def batch() -> dict:
     return {"input_ids": ids, "labels": ids}
 
 
-def test_an_adapter_learns_and_the_matrices_stay(quantized: jf.Model) -> None:
+def test_an_adapter_learns_and_the_matrices_stay(quantized: jf.Model, tmp_path: Path) -> None:
     model = jf.lora(quantized, 4, ["q_proj", "down_proj"], alpha=8)
     step = jf.make_train_step(jf.loss_for(model), optax.adam(1e-2))
     state = step.init(model, jax.random.key(1))
@@ -36,6 +38,11 @@ def test_an_adapter_learns_and_the_matrices_stay(quantized: jf.Model) -> None:
     jax.tree.map(np.testing.assert_array_equal, state.model.params, quantized.params)
     with pytest.raises(AdapterError, match="is quantised"):
         jf.merge_adapters(state.model)
+    with jf.Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state)
+        checkpoints.wait()
+        restored, _ = checkpoints.restore(step.abstract(model, {})[0])
+    jax.tree.map(np.testing.assert_array_equal, restored.model.params, quantized.params)
 
 
 def test_gradients_of_an_adapter_are_those_over_the_matrices_it_stands_for(quantized: jf.Model) -> None:
