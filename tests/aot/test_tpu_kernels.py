@@ -1,6 +1,5 @@
 """Every TPU kernel compiles for every generation of TPUs, though none is there; its use of fast memory is recorded."""
 
-import math
 import re
 from typing import Any
 
@@ -15,14 +14,13 @@ from jaxformers.core.mask import Mask
 from jaxformers.core.mesh import make_mesh
 from jaxformers.core.sharding import spec, use_mesh
 from jaxformers.ops.attention import attention
-from jaxformers.ops.dispatch import use
+from jaxformers.planning.compiled import QUICK
 from tests.aot.llama_8b import memory, record
 
 pytestmark = pytest.mark.slow
 
 CHIPS = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 NAMES = {"jaxformers_flash_forward", "jaxformers_flash_query_gradient", "jaxformers_flash_key_gradients"}
-MASKS = ("full", "causal", "window", "around", "prefix", "padding", "segments")
 VMEM = 16 * 2**20  # bytes a kernel may take if it asks for no more
 
 
@@ -65,7 +63,7 @@ def compile_attention(mesh, shape: tuple[int, ...], dtype=jnp.bfloat16, kind="ca
     inputs = [like(size, dtype, place) for size, place in zip(sizes, places, strict=True)]
     program = jax.jit(jax.grad(run, (0, 1, 2, 3)) if grad else run)
     with use_mesh(mesh, jf.FSDP_TENSOR):
-        return program.lower(*inputs, extras, like((b, t), jnp.int32)).compile()
+        return program.lower(*inputs, extras, like((b, t), jnp.int32)).compile(QUICK["tpu"])
 
 
 def vmem(compiled: Any) -> dict[str, int]:
@@ -85,64 +83,50 @@ def check(compiled: Any, name: str) -> None:
     assert all(0 < size <= VMEM for size in found.values())
 
 
-@pytest.mark.parametrize("dim", [64, 128, 256])
-@pytest.mark.parametrize("generation", CHIPS)
-def test_every_generation(generation: str, dim: int) -> None:
-    check(compile_attention(one_chip(generation), (1, 2048, 8, 2, dim, dim)), f"{generation} head dim {dim}")
-
-
-@pytest.mark.parametrize("kind", MASKS)
-def test_every_mask(kind: str) -> None:
-    check(compile_attention(one_chip("v5e"), (2, 2048, 4, 2, 128, 128), kind=kind), f"v5e {kind}")
-
-
+# (batch, length, heads, kv heads, head dim, value dim): every generation, head dimension, mask, dtype, kind of bias,
+# and short, long and uneven lengths in few programs. v4 has the least fast memory.
 CASES = {
-    "head dim 72": ((1, 1024, 4, 4, 72, 72), {}),
-    "head dim 80": ((1, 1024, 4, 4, 80, 80), {}),
-    "head dim 96": ((1, 1024, 4, 4, 96, 96), {}),
-    "head dims 192 and 128": ((1, 2048, 4, 4, 192, 128), {}),
-    "head dim 8": ((1, 256, 4, 2, 8, 8), {}),
-    "float32": ((1, 2048, 4, 2, 128, 128), {"dtype": jnp.float32}),
-    "float32, head dim 256": ((1, 2048, 4, 2, 256, 256), {"dtype": jnp.float32}),
-    "a length that does not divide": ((1, 1500, 4, 2, 128, 128), {}),
-    "soft cap, ALiBi, sinks": ((2, 2048, 4, 2, 128, 128), {"softcap": 50.0, "bias": (1, 4, 1, 2048), "sinks": (4,)}),
-    "a whole bias": ((2, 2048, 4, 4, 64, 64), {"bias": (1, 4, 2048, 2048), "kind": "full"}),
-    "131072 tokens, the longest walk": ((2, 131072, 1, 1, 64, 64), {"kind": "padding"}),
+    "v4 head dim 64, a whole bias": ("v4", (2, 2048, 4, 4, 64, 64), {"bias": (1, 4, 2048, 2048), "kind": "full"}),
+    "v4 head dim 256, float32": ("v4", (1, 2048, 4, 2, 256, 256), {"dtype": jnp.float32}),
+    "v4 1500 tokens, window, soft cap, ALiBi, sinks": (
+        "v4",
+        (2, 1500, 4, 2, 128, 128),
+        {"kind": "window", "softcap": 50.0, "bias": (1, 4, 1, 1500), "sinks": (4,)},
+    ),
+    "v5e head dim 72, around": ("v5e", (1, 1024, 4, 4, 72, 72), {"kind": "around"}),
+    "v5e head dim 256, segments": ("v5e", (2, 2048, 8, 2, 256, 256), {"kind": "segments"}),
+    "v5p head dim 80, prefix": ("v5p", (2, 1024, 4, 4, 80, 80), {"kind": "prefix"}),
+    "v5p head dims 192 and 128, padding": ("v5p", (2, 2048, 4, 4, 192, 128), {"kind": "padding"}),
+    "v6e head dim 96, causal": ("v6e", (1, 1024, 4, 4, 96, 96), {}),
+    "v6e head dim 128, float32, full": ("v6e", (1, 2048, 8, 2, 128, 128), {"dtype": jnp.float32, "kind": "full"}),
+    "v6e head dim 8": ("v6e", (1, 256, 4, 2, 8, 8), {"kind": "segments"}),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_other_shapes(name: str) -> None:
-    """On the generation with the least fast memory."""
-    shape, options = CASES[name]
-    check(compile_attention(one_chip("v4"), shape, **options), f"v4 {name}")
+def test_every_generation_head_dimension_and_mask(name: str) -> None:
+    generation, shape, options = CASES[name]
+    check(compile_attention(one_chip(generation), shape, **options), name)
+
+
+def test_the_longest_walk() -> None:
+    """131072 tokens in two rows of their own: the list of blocks fits scalar memory, and nothing is quadratic."""
+    compiled = compile_attention(one_chip("v4"), (2, 131072, 1, 1, 64, 64), kind="padding")
+    check(compiled, "v4 131072 tokens, padding")
+    scores = 2 * 131072**2 * 4 / 2**30
+    found = record("temporary memory of 2 x 131072 tokens", memory(compiled))["temporary"]
+    assert found < scores / 100
 
 
 @pytest.mark.parametrize(
-    ("name", "heads", "kv", "dim"),
-    [("1B", 32, 8, 64), ("8B", 32, 8, 128), ("70B", 64, 8, 128), ("one kv head", 16, 1, 256)],
+    ("name", "shape"), [("8B", (8, 8192, 32, 8, 128, 128)), ("one kv head", (8, 2048, 16, 1, 64, 64))]
 )
-@pytest.mark.parametrize("length", [2048, 8192])
-def test_shapes_of_models_on_a_mesh(name: str, heads: int, kv: int, dim: int, length: int) -> None:
+def test_shapes_of_models_on_a_mesh(name: str, shape: tuple[int, ...]) -> None:
     """Batch over fsdp, heads over tensor; one kv head is on every device."""
     devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:4x4").devices
-    compiled = compile_attention(make_mesh(fsdp=4, tensor=4, devices=devices), (8, length, heads, kv, dim, dim))
-    check(compiled, f"v5e:4x4, {name}, {length} tokens")
-    assert "all-gather" not in compiled.as_text() or kv == 1
-
-
-def test_memory_grows_with_the_length_and_not_with_its_square() -> None:
-    def temporary(length: int, kind: str) -> float:
-        with use(attention=kind):
-            return memory(compile_attention(one_chip("v5p"), (1, length, 16, 4, 128, 128)))["temporary"]
-
-    kernel = {length: temporary(length, "flash_tpu") for length in (2048, 4096)}
-    plain = {length: temporary(length, "reference") for length in (2048, 4096)}
-    record("temporary memory of attention by length, kernel", {str(k): v for k, v in kernel.items()})
-    record("temporary memory of attention by length, plain", {str(k): v for k, v in plain.items()})
-    scores = 16 * 4096**2 * 4 / 2**30
-    assert plain[4096] > scores and kernel[4096] < scores / 8
-    assert kernel[4096] / max(kernel[2048], 1e-9) < 3 or math.isclose(kernel[4096], 0, abs_tol=1e-3)
+    compiled = compile_attention(make_mesh(fsdp=4, tensor=4, devices=devices), shape)
+    check(compiled, f"v5e:4x4, {name}, {shape[1]} tokens")
+    assert "all-gather" not in compiled.as_text() or shape[3] == 1
 
 
 @pytest.mark.parametrize(("names", "times"), [((), 2), (("context",), 1)])
