@@ -100,6 +100,21 @@ def in_own_process(script: str, *words: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def reset_peak() -> int:
+    """Begin to watch this process's memory anew. Returns its resident bytes now.
+
+    getrusage would not do: its maximum comes down from the process that started this one.
+    """
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return peak()
+
+
+def peak() -> int:
+    """The most bytes that were resident since `reset_peak`."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
 def save(name: str, command: str, rows: Any) -> Path:
     """Write a result with its command, hardware and versions."""
     RESULTS.mkdir(exist_ok=True)

@@ -94,7 +94,8 @@ def row_attention(q, k, v, visible: jax.Array | None, bias: jax.Array | None, sc
         return jnp.swapaxes(block(parts), 0, 1)
     count = -(-t // size)
     cut = jax.tree.map(lambda x: in_blocks(x, count, size), parts)
-    out = jax.lax.map(block, cut)  # [count,H,size,Dv]
+    # A gradient computes a block's scores again: kept, those of all blocks would grow with the square of the length.
+    out = jax.lax.map(jax.checkpoint(block, prevent_cse=False), cut)  # [count,H,size,Dv]
     return out.transpose(0, 2, 1, 3).reshape(count * size, h, -1)[:t]
 
 
