@@ -13,7 +13,7 @@ import optax
 import jaxformers as jf
 from jaxformers.core.sharding import Rules
 
-B, T, LAYERS = 8, 16, 4
+B, T, LAYERS = 8, 16, 3
 TEXT = dict(vocab_size=64, hidden_size=32, num_hidden_layers=LAYERS, intermediate_size=48, pad_token_id=0)
 TEXT |= dict(num_attention_heads=8, num_key_value_heads=4, max_position_embeddings=32)
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -25,6 +25,12 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         dict(hidden_size=32, num_hidden_layers=LAYERS, num_attention_heads=8, intermediate_size=48)
         | dict(image_size=12, patch_size=3, num_labels=8),
     ),
+}
+# The same in four layers, for stages; T5 in twice two.
+EVEN = {
+    f"even {kind}": (task, fields | {name: 2 if kind == "t5" else 4})
+    for kind, (task, fields) in CONFIGS.items()
+    for name in ("num_layers" if kind == "t5" else "num_hidden_layers",)
 }
 RNG = np.random.RandomState(0)
 IDS = RNG.randint(1, 64, (B, T))
@@ -53,8 +59,8 @@ def loss(model: jf.Model) -> jax.Array:
 @cache
 def tiny(kind: str, scan: bool) -> jf.Model:
     """A model on one device, with no zero or one left that could hide a mistake."""
-    task, fields = CONFIGS[kind]
-    model = jf.Model.init(jf.AutoConfig.for_model(kind, **fields), jax.random.key(0), task=task, scan=True)
+    task, fields = (CONFIGS | EVEN)[kind]
+    model = jf.Model.init(jf.AutoConfig.for_model(kind.split()[-1], **fields), jax.random.key(0), task=task, scan=True)
     leaves, tree = jax.tree.flatten(model)
     noise = [0.1 * np.random.RandomState(n).randn(*x.shape).astype(np.float32) for n, x in enumerate(leaves)]
     moved = jax.tree.unflatten(tree, [np.asarray(x) + y for x, y in zip(leaves, noise, strict=True)])

@@ -13,8 +13,9 @@ from jaxformers.core.mask import Mask
 from jaxformers.core.sharding import Rules, use_mesh
 from jaxformers.nn.pipeline import choose_microbatches, flow, plan_on
 from jaxformers.planning.hlo import group
-from tests.training.parallel import IDS, LAYERS, REAL, B, T, check, collectives, spread, tiny
+from tests.training.parallel import IDS, REAL, B, T, check, collectives, spread, tiny
 
+LAYERS = 4
 Mix = tuple[dict[str, int], Rules]
 MIXES: dict[str, Mix] = {
     "2 stages, fsdp, tensor": (dict(stage=2, fsdp=2, tensor=2), jf.PIPELINE),
@@ -30,6 +31,7 @@ QUICK = {("llama", "2 stages, fsdp, tensor"), ("mixtral", "4 stages, data")}
 def cases() -> list:
     """Every family with every mix that has something for it to do."""
     pairs = [(kind, mix) for kind in ("llama", "mixtral", "t5", "vit") for mix in list(MIXES)[:4]]
+    pairs = [(kind, mix) for kind, mix in pairs if kind != "t5" or MIXES[mix][0]["stage"] == 2]  # it has two layers
     pairs += [("llama", "2 stages, fsdp, sequence"), ("mixtral", "2 stages, fsdp, expert")]
     return [pytest.param(*pair, marks=[] if pair in QUICK else pytest.mark.slow) for pair in pairs]
 
@@ -38,7 +40,8 @@ def cases() -> list:
 def test_loss_and_gradients(kind: str, mix: str) -> None:
     """Padding, encoders' outputs and routers' losses included."""
     axes, rules = MIXES[mix]
-    model, program = check(kind, True, axes, rules)
+    # T5's scores are not scaled: rounding moves its biases' gradients by 2e-5. In float64 all are equal to 1e-7.
+    model, program = check(f"even {kind}", True, axes, rules, atol=3e-5 if kind == "t5" else 1e-5)
     text = program.as_text()
     assert "collective-permute" in collectives(text)
     assert_stages_keep_their_layers(model, text, axes["stage"])
@@ -46,11 +49,11 @@ def test_loss_and_gradients(kind: str, mix: str) -> None:
 
 def assert_stages_keep_their_layers(model: jf.Model, text: str, stages: int) -> None:
     """Each stage holds its own layers alone, and what layers gather stays inside of a stage."""
-    stacked = [row for row in jf.shardings(model) if row.shape[:1] == (LAYERS,) and len(row.shape) > 2]
-    assert stacked and all(row.spec[0] == "stage" and row.shard[0] == LAYERS // stages for row in stacked)
+    stacked = [row for row in jf.shardings(model) if ":" in row.path and len(row.shape) > 2]
+    assert stacked and all(row.spec[0] == "stage" and row.shard[0] == row.shape[0] // stages for row in stacked)
     # A matrix of (T, width) would look like a microbatch, which is gathered.
     matrices = [row.shape for row in stacked if row.shape[-2] != T]
-    whole = {*matrices, *((stages, LAYERS // stages, *shape[1:]) for shape in matrices)}
+    whole = {*matrices, *((stages, shape[0] // stages, *shape[1:]) for shape in matrices)}
     gathers = [line for line in text.splitlines() if re.search(r" all-gather(-start)?\(", line)]
     assert not whole & set(collectives("\n".join(gathers)).get("all-gather", ()))
     inside = [line for line in gathers if "Pattern" in line]
@@ -62,7 +65,7 @@ def assert_stages_keep_their_layers(model: jf.Model, text: str, stages: int) -> 
 @pytest.mark.parametrize("kind", ["llama", pytest.param("mixtral", marks=pytest.mark.slow)])
 def test_the_train_step(kind: str) -> None:
     """Packed documents, the task's own loss, two accumulated parts of two microbatches each, and remat."""
-    model = tiny(kind, True)
+    model = tiny(f"even {kind}", True)
     ids = np.concatenate([IDS, IDS[:, ::-1]])
     ends = np.array([[6], [9]] * B)  # documents end where another row's do not
     segments = np.where(np.arange(T) < ends, 1, np.where(np.arange(T) < T - 2, 2, 0))
@@ -88,9 +91,9 @@ def test_the_train_step(kind: str) -> None:
 
 def test_records() -> None:
     """What callers ask to see of each layer comes in order, layer by layer and row by row."""
-    model = spread("llama", True, dict(stage=2, data=2, tensor=2), jf.PIPELINE)
+    model = spread("even llama", True, dict(stage=2, data=2, tensor=2), jf.PIPELINE)
     asked = dict(input_ids=IDS, attention_mask=REAL, output_hidden_states=True, output_attentions=True)
-    found, want = model(**asked), tiny("llama", True)(**asked)
+    found, want = model(**asked), tiny("even llama", True)(**asked)
     assert len(found.hidden_states) == LAYERS + 1 and len(found.attentions) == LAYERS
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-4)
@@ -98,9 +101,9 @@ def test_records() -> None:
 
 def test_decoding() -> None:
     """With a cache."""
-    model = spread("llama", True, dict(stage=4, data=2), jf.PIPELINE)
+    model = spread("even llama", True, dict(stage=4, data=2), jf.PIPELINE)
     settings = dict(max_new_tokens=4, do_sample=False, eos_token_id=None)
-    want = tiny("llama", True).generate(IDS[:2, :6], **settings)
+    want = tiny("even llama", True).generate(IDS[:2, :6], **settings)
     np.testing.assert_array_equal(model.generate(IDS[:2, :6], **settings), want)
 
 
@@ -137,7 +140,7 @@ def test_microbatches() -> None:
 
 
 def test_what_cannot_be() -> None:
-    model, ids = tiny("llama", True), IDS[:4]
+    model, ids = tiny("even llama", True), IDS[:4]
     three = jf.make_mesh(stage=3, devices=jax.devices()[:3])
     with pytest.raises(ValueError, match="3 stages .* repeat 4 times: make the number of stages a divisor"):
         jax.eval_shape(model.replace(mesh=three, rules=jf.PIPELINE), ids)
@@ -149,7 +152,7 @@ def test_what_cannot_be() -> None:
     with pytest.raises(ValueError, match="batch of 4 rows does not divide into 3 microbatches"):
         step.lower(state, batch)
     with pytest.raises(ValueError, match="not stacked: make or load it with scan=True"):
-        step.abstract(tiny("llama", False), batch)
+        step.abstract(tiny("even llama", False), batch)
     with pytest.raises(ValueError, match="pipeline_microbatches is 0; expected 1 or more"):
         jf.make_train_step(jf.loss_for(model), jf.optimizer("sgd", 0.1), pipeline_microbatches=0)
     with pytest.raises(jf.core.errors.ConfigError, match="pipeline_microbatches is 0; expected 1 or more"):
@@ -180,5 +183,7 @@ def test_a_mesh_without_stages_changes_nothing() -> None:
     mesh = jf.make_mesh(fsdp=4, tensor=2)
     assert plan_on(mesh, jf.PIPELINE, 4, 8, None) is None
     with use_mesh(mesh, jf.PIPELINE):
-        rows = jf.shardings(tiny("llama", True), mesh, jf.PIPELINE)
-    assert [row.spec for row in rows] == [row.spec for row in jf.shardings(tiny("llama", True), mesh, jf.FSDP_TENSOR)]
+        rows = jf.shardings(tiny("even llama", True), mesh, jf.PIPELINE)
+    assert [row.spec for row in rows] == [
+        row.spec for row in jf.shardings(tiny("even llama", True), mesh, jf.FSDP_TENSOR)
+    ]
