@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
@@ -178,6 +179,31 @@ def merge(out: jax.Array, share: jax.Array) -> jax.Array:
     weight = mass * jnp.exp(largest - largest.max(0))
     whole = weight.sum(0)
     return (weight * out).sum(0) / jnp.where(whole > 0.0, whole, 1.0)
+
+
+@custom_vmap
+def in_memory(x: jax.Array) -> jax.Array:
+    """x, which a kernel reads where it is: XLA would bring all of a small cache to fast memory first, seen or not."""
+    return pltpu.with_memory_space_constraint(x, pltpu.HBM)
+
+
+@in_memory.def_vmap
+def many_in_memory(size: int, batched: list[bool], x: jax.Array) -> tuple[jax.Array, bool]:
+    """`in_memory` of an array with one more axis."""
+    return in_memory(x), batched[0]
+
+
+def launch(run: Callable, settings: Settings, *arrays: Any) -> Any:
+    """`run` on arrays, the cache among them left where it is."""
+
+    def place(x: Any) -> Any:
+        return x._replace(k=in_memory(x.k), v=in_memory(x.v)) if isinstance(x, Keys) else x
+
+    def placed(*arrays: Any) -> Any:
+        return run(*jax.tree.map(place, arrays, is_leaf=lambda x: isinstance(x, Keys)))
+
+    # The constraint is for programs that are compiled, so this is one even where nothing around it is.
+    return run(*arrays) if settings.interpret else jax.jit(placed)(*arrays)
 
 
 def same_block(x: Any) -> pl.BlockSpec | None:

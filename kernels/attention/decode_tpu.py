@@ -26,6 +26,7 @@ from jaxformers.kernels.attention.decode_blocks import (
     columns_fit,
     finish,
     kv_head,
+    launch,
     merge,
     repeated,
     row_head,
@@ -215,7 +216,7 @@ def call(settings: Settings, work: Work) -> jax.Array:
     if splits > 1:
         out_shape.append(jax.ShapeDtypeStruct((*shape[:3], 2), jnp.float32))
     turns = -(-work.turns // splits)
-    out = pl.pallas_call(
+    run = pl.pallas_call(
         partial(kernel, settings, work.place),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=3,
@@ -236,7 +237,8 @@ def call(settings: Settings, work: Work) -> jax.Array:
         ),
         interpret=settings.interpret,
         name="jaxformers_decode",
-    )(work.steps, work.table, turns[None], work.columns, work.keys, work.prefix)
+    )
+    out = launch(run, settings, work.steps, work.table, turns[None], work.columns, work.keys, work.prefix)
     return out[0][0] if splits == 1 else merge(*out).astype(q.dtype)
 
 

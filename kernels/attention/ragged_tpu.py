@@ -22,6 +22,7 @@ from jaxformers.kernels.attention.decode_blocks import (
     begin,
     finish,
     kv_head,
+    launch,
     row_head,
     running,
     same_block,
@@ -162,7 +163,7 @@ def call(settings: Settings, pages: Ragged, columns: Columns, walk: Walk, size: 
 
         return pl.BlockSpec((None, *x.shape[1:]), at)
 
-    return pl.pallas_call(
+    run = pl.pallas_call(
         partial(kernel, settings, page),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=4,
@@ -178,14 +179,9 @@ def call(settings: Settings, pages: Ragged, columns: Columns, walk: Walk, size: 
         compiler_params=pltpu.CompilerParams(dimension_semantics=("arbitrary",), vmem_limit_bytes=settings.vmem),
         interpret=settings.interpret,
         name="jaxformers_ragged",
-    )(
-        walk.steps,
-        walk.block,
-        walk.row,
-        jnp.clip(pages.table, 0, count - 1).astype(jnp.int32).reshape(-1),
-        columns,
-        keys,
-    )[0]
+    )
+    table = jnp.clip(pages.table, 0, count - 1).astype(jnp.int32).reshape(-1)
+    return launch(run, settings, walk.steps, walk.block, walk.row, table, columns, keys)[0]
 
 
 def kernel(
