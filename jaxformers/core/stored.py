@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxformers.core.pytree import dataclass
 from jaxformers.core.sharding import constrain
@@ -99,5 +100,5 @@ def rows_of(starts: jax.Array, tokens: int) -> tuple[jax.Array, jax.Array]:
 
 
 def dense(x: Any, dtype: Any) -> jax.Array:
-    """Keys or values [B,S,K,D] of whatever a cache handed over."""
-    return x.astype(dtype) if isinstance(x, jax.Array) else x.dense(dtype)
+    """Keys or values [B,S,K,D] of whatever a cache handed over, numpy's arrays included."""
+    return jnp.asarray(x, dtype) if isinstance(x, jax.Array | np.ndarray) else x.dense(dtype)

@@ -5,7 +5,6 @@ from functools import wraps
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxformers.core.stored import dense
 
@@ -15,9 +14,7 @@ def on_arrays(call: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
 
     @wraps(call)
     def attend(q: jax.Array, k: Any, v: Any, mask: Any, **given: Any) -> jax.Array:
-        return call(
-            q, *(x if isinstance(x, jax.Array | np.ndarray) else dense(x, q.dtype) for x in (k, v)), mask, **given
-        )
+        return call(q, *(x if isinstance(x, jax.Array) else dense(x, q.dtype) for x in (k, v)), mask, **given)
 
     return attend
 
