@@ -133,9 +133,10 @@ def read(line: str, shapes: str, kind: str, start: str | None, runs: int) -> Col
 
 def between_slices(line: str, shapes: str, kind: str, runs: int) -> Collective:
     """What each device sends to those of the other slices, in rings over slices."""
-    kind = kind.lower().replace("_", "-")
+    kind = kind.lower().replace("_", "-").replace("one-to-one", "collective-permute")
     sizes = [bytes_of(*found) for found in SHAPE.findall(shapes)]
-    ends = [[int(end) for end in part.split(":")] for part in SLICES.search(line).group(1).split(",")]  # type: ignore[union-attr]
+    found = SLICES.search(line)  # from one slice to another there is no such list
+    ends = [[int(end) for end in part.split(":")] for part in found.group(1).split(",")] if found else [[0, 1]]
     n = sum(end[-1] - end[0] + 1 for end in ends)
     each = {
         "all-reduce": 2 * (n - 1) / n,

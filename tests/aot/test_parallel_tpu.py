@@ -1,4 +1,4 @@
-"""Rings, exchanges of experts and several slices, compiled for TPUs that are not there."""
+"""Rings, exchanges of experts, stages and several slices, compiled for TPUs that are not there."""
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,7 @@ from jax.experimental import topologies
 import jaxformers as jf
 from jaxformers.core.sharding import Rules
 from jaxformers.hub.abstract_model import abstract_model
+from jaxformers.planning.hlo import collectives as exchanges
 from tests.training.parallel import collectives, cut_shapes
 
 pytestmark = pytest.mark.slow
@@ -61,3 +62,23 @@ def test_two_slices() -> None:
     assert "all-gather" in moved
     mesh = mesh_of("v5e:4x4", 2, fsdp=8, tensor=4)
     assert [{d.slice_index for d in part.flat} for part in mesh.devices] == [{0}] * 4 + [{1}] * 4
+
+
+def test_stages() -> None:
+    """On different slices, with the flash kernel inside: only hidden states go from one slice to the other."""
+    mesh = mesh_of("v5e:4x4", 2, stage=2, fsdp=4, tensor=4)
+    assert [{d.slice_index for d in part.flat} for part in mesh.devices] == [{0}, {1}]
+    config = jf.AutoConfig.for_model("llama", **SIZES)
+    model = abstract_model(config, task="CausalLM", mesh=mesh, rules=jf.PIPELINE, compute_dtype="bfloat16", scan=True)
+    places = jax.tree.map(lambda x: x.sharding, model)
+    ids = jax.ShapeDtypeStruct((16, 512), jnp.int32, sharding=jax.NamedSharding(mesh, jax.P(None)))
+
+    def loss(model: jf.Model, ids: jax.Array) -> jax.Array:
+        return jnp.square(model(input_ids=ids).logits.astype(jnp.float32)).sum()
+
+    text = jax.jit(jax.grad(loss), out_shardings=places).lower(model, ids).compile().as_text()
+    assert "tpu_custom_call" in text
+    across = [one for one in exchanges(text) if one.between_slices]
+    often = [one for one in across if one.runs > 1]
+    hidden = 16 // 4 // 4 * 512 * 256 * 2  # bytes of a microbatch's one row on each device
+    assert often and {(one.kind, one.runs, one.moved) for one in often} == {("collective-permute", 4 + 1, hidden)}
