@@ -10,7 +10,7 @@ import sys
 import numpy as np
 
 import jaxformers as jf
-from jaxformers.commands.demo import weights
+from jaxformers.demos.search import weights
 
 TEXTS = [
     "zipfile reads and writes ZIP archives.",

@@ -69,7 +69,7 @@ def test_features_of_one_side(kind: str, tmp_path: Path) -> None:
     texts = model.get_text_features(IDS).pooler_output
     images = model.get_image_features(pixel_values=PIXELS).pooler_output
     pure = model.module.apply({"params": model.params}, IDS, method="get_text_features").pooler_output
-    np.testing.assert_allclose(pure, texts, atol=1e-6)
+    np.testing.assert_allclose(pure, texts, rtol=1e-5, atol=1e-6)  # one is jitted, the other not
     np.testing.assert_allclose(texts / np.linalg.norm(texts, axis=1, keepdims=True), out.text_embeds, atol=1e-6)
     np.testing.assert_allclose(images / np.linalg.norm(images, axis=1, keepdims=True), out.image_embeds, atol=1e-6)
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer, BertModel
 
-from jaxformers.commands.demo import weights
 from jaxformers.core.errors import CheckpointError
+from jaxformers.demos.search import weights
 from jaxformers.pipelines.buckets import bucket
 from jaxformers.pipelines.embed import Embedder, embed
 
