@@ -66,7 +66,7 @@ class Checkpoints:
         A write that fails (a full disk) loses nothing: it is logged, earlier checkpoints stay, the run goes on, and the
         next `wait` or `close` raises if no later one succeeded.
         """
-        self._settle()
+        self.settle()
         leaves = named_leaves(state)
         step = int(jax.device_get(leaves["step"]))
         if step in self._whole:
@@ -80,7 +80,7 @@ class Checkpoints:
         except Exception as error:
             self._failed(first_line(error))
         if not self.asynchronous:
-            self._settle()
+            self.settle()
 
     def restore(self, like: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
         """Read the newest good checkpoint, or that of `step`, as (state, extra), placed as `like` is.
@@ -89,7 +89,7 @@ class Checkpoints:
         processes and layout (scan) may differ from those of the run that wrote. Raises CheckpointError if none is good,
         or if they are of another model or optimiser.
         """
-        self._settle()
+        self.settle()
         steps = self.steps()
         if step is not None:
             steps = [s for s in steps if s == step]
@@ -107,10 +107,25 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Wait for the write in progress. Raises CheckpointError if the last one failed."""
-        self._settle()
+        self.settle()
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
+
+    def settle(self) -> None:
+        """Wait for the write in progress, then remove old ones; a failure is logged, and raised by `wait` and `close`."""
+        step = self._writing
+        if step is None:
+            return
+        if problem := finish(self._writer):
+            self._failed(problem)
+            return
+        self._writing, self._failure = None, None
+        self._whole.add(step)
+        self._damaged.discard(step)
+        if jax.process_index() == 0:
+            self.folder.tidy()
+            self.folder.prune(self.keep, best=self.best, damaged=self._damaged)
 
     def close(self) -> None:
         """Wait, remove what is over the limit and end the writer's threads. Raises as `wait` does."""
@@ -126,23 +141,8 @@ class Checkpoints:
         if kind is None:
             self.close()
         else:  # the error that ends the block is the one to show
-            self._settle()
+            self.settle()
             self._writer.close()
-
-    def _settle(self) -> None:
-        """End the write in progress and take note of how it went; then there is room to remove old ones."""
-        step = self._writing
-        if step is None:
-            return
-        if problem := finish(self._writer):
-            self._failed(problem)
-            return
-        self._writing, self._failure = None, None
-        self._whole.add(step)
-        self._damaged.discard(step)
-        if jax.process_index() == 0:
-            self.folder.tidy()
-            self.folder.prune(self.keep, best=self.best, damaged=self._damaged)
 
     def _make_room(self, step: int) -> None:
         if jax.process_index() == 0:

@@ -167,6 +167,9 @@ def read_model(like: Any, folder: Path) -> Any:
 def save_model(trainer: Any, folder: Path) -> None:
     """Write the model, its processor and the arguments as transformers lays them out; the first process writes."""
     model = trainer.model
+    if trainer._checkpoints is not None:
+        # The folder is swapped as a whole, with the checkpoints in it: none may be half-written.
+        trainer._checkpoints.settle()
     if trainer.is_world_process_zero() or jax.process_count() > 1:
         write_model(model, folder)
     if not trainer.is_world_process_zero():

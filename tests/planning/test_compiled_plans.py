@@ -50,7 +50,8 @@ def test_a_whole_recipe(name: str, topology: str, parameters: float, exchanges: 
     assert found["status"] == 0 and found["fits"], found["advice"]
     memory = found["memory"]
     lasting = (memory["parameters"] + memory["optimizer"]) * found["devices"]
-    assert 12 * parameters < lasting < 12.1 * parameters
+    # Norms lie whole on each of up to 512 devices.
+    assert 12 * parameters < lasting < 12.3 * parameters
     assert memory["used"] < 0.7 * memory["there"]
     assert exchanges <= found["collectives"].keys()
     # Over the network go bytes of GPUs in other machines, and of no chip of the same slice.
