@@ -113,7 +113,7 @@ class Checkpoints:
             raise failure
 
     def settle(self) -> None:
-        """Wait for the write in progress, then remove old ones; a failure is logged, and raised by `wait` and `close`."""
+        """Wait for the write in progress, then remove old ones; a failure is logged; `wait` and `close` raise it."""
         step = self._writing
         if step is None:
             return
