@@ -14,19 +14,14 @@ from jaxformers.core.sharding import use_mesh
 from jaxformers.hub.abstract_model import abstract_model
 from jaxformers.ops.recurrence import selective_scan, state_space_dual
 from tests.aot.llama_8b import memory, record
+from tests.aot.test_tpu_kernels import CHIPS, VMEM, one_chip
 
 pytestmark = pytest.mark.slow
 
-CHIPS = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
-VMEM = 16 * 2**20
 T = 2048
 # Shapes of Mamba 2.8B and Mamba-2 2.7B: x, dt, a, b, c, state.
 SELECTIVE = ((1, T, 5120), (1, T, 5120), (5120, 16), (1, T, 16), (1, T, 16), (1, 5120, 16))
 DUAL = ((1, T, 80, 64), (1, T, 80), (80,), (1, T, 1, 128), (1, T, 1, 128), (1, 80, 64, 128))
-
-
-def devices(topology: str) -> list:
-    return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
 
 
 def kernels(text: str) -> dict[str, int]:
@@ -45,7 +40,7 @@ def kernels(text: str) -> dict[str, int]:
 @pytest.mark.parametrize(("name", "shapes"), [("selective", SELECTIVE), ("dual", DUAL)])
 def test_every_generation(name: str, shapes: tuple, generation: str) -> None:
     """With gradients; the states of all tokens, which plain JAX keeps, exist in no memory."""
-    mesh = make_mesh(fsdp=1, tensor=1, devices=devices(CHIPS[generation])[:1])
+    mesh = one_chip(generation)
     place = NamedSharding(mesh, PartitionSpec())
     dtypes = (jnp.bfloat16, *[jnp.float32] * 5)
     inputs = [jax.ShapeDtypeStruct(s, d, sharding=place) for s, d in zip(shapes, dtypes, strict=True)]
@@ -69,7 +64,8 @@ def test_every_generation(name: str, shapes: tuple, generation: str) -> None:
 @pytest.mark.parametrize("kind", ["mamba", "mamba2"])
 def test_in_a_sharded_model(kind: str) -> None:
     """Batch over fsdp, channels over tensor: each device computes its own."""
-    mesh = make_mesh(fsdp=4, tensor=4, devices=devices("v5e:4x4"))
+    chips = topologies.get_topology_desc(platform="tpu", topology_name="v5e:4x4").devices
+    mesh = make_mesh(fsdp=4, tensor=4, devices=chips)
     more = dict(num_heads=32, head_dim=64, n_groups=1, state_size=128) if kind == "mamba2" else {}
     config = jf.AutoConfig.for_model(kind, vocab_size=512, hidden_size=1024, num_hidden_layers=2, **more)
     model = abstract_model(config, task="CausalLM", mesh=mesh, rules=jf.FSDP_TENSOR, dtype=jnp.bfloat16, scan=True)
